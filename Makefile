@@ -1,0 +1,54 @@
+# make run: the study of params.yaml, to tables and figures. make test: the tests. Both set up .venv first.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := src
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run plan test test-slow lint format bench lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(VENV)/complete ## set up .venv from requirements.lock (a few minutes, some 6 GB)
+
+$(VENV)/complete: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(VENV) from requirements.lock: some 6 GB, a few minutes."
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "eqcollapse.pth").write_text(str(pathlib.Path("src").resolve()) + "\n")'
+	@touch $@
+
+run: $(VENV)/complete ## make every table and figure of the study in params.yaml
+	@snakemake --cores $(CORES)
+
+plan: $(VENV)/complete ## say what `make run` would do
+	@snakemake --dry-run --quiet rules
+
+test: $(VENV)/complete ## lint, and the unit tests
+	@$(MAKE) --no-print-directory lint
+	python -m pytest -q
+
+test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (see .ci/run)
+	python -m pytest -q -m "slow or workflow"
+
+lint: $(VENV)/complete ## ruff, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: $(VENV)/complete ## put Python and Snakemake files in order
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+lock: ## write requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --output-file requirements.lock
