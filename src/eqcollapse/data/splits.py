@@ -1,0 +1,181 @@
+"""Which training samples a cell keeps: balanced, or KA majority and KB minority classes at the ratio R.
+
+Every sample has a rank in its class: its place when the class is sorted by SHA-256 of
+`<seed>/<label>/<index>`. The order so depends on nothing but these three integers, whatever the version of
+any library. A split keeps the first n_k samples of each class, so for one seed the samples of a higher ratio
+are among those of a lower one. Sample r (from 0) of a class is for validation if floor((r + 1) v) > floor(r
+v), v the share: of every n kept samples exactly floor(n v) are, and no sample changes its part with the
+ratio.
+"""
+
+import csv
+import hashlib
+import io
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from eqcollapse.atomic import write_text
+from eqcollapse.errors import EqcollapseError
+
+from .store import read_labels
+
+HEADER = ["index", "label", "group", "part"]
+GROUPS = ("balanced", "majority", "minority")
+PARTS = ("train", "validation")
+_KEYS = {"dataset", "split", "majority", "ratio", "majority_classes", "per_class", "seed", "validation"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split: what to train on and what to validate on, as indices into the training set.
+
+    `indices` (int64, ascending) are the samples to train on, `labels` their labels; `validation` are the
+    indices kept for validation. `majority` holds the majority classes, ascending; it is empty for a balanced
+    split.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    majority: tuple[int, ...]
+    validation: np.ndarray
+
+
+def write_split(spec: dict, train_file: str | Path, output: str | Path) -> None:
+    """Write the split that `spec` describes of the data set in `train_file` as CSV `index,label,group,part`.
+
+    `spec`: dataset (its name), split ("balanced" or another name), majority (KA or None), ratio (R or None),
+    majority_classes ("first", "random" or a list of labels, of which the first KA are taken), per_class
+    (limit of n_A or None), seed, validation (share in [0, 1)). Raises EqcollapseError for a spec that the
+    data set cannot satisfy.
+    """
+    labels = read_labels(train_file)
+    write_text(output, split_csv(spec, labels))
+
+
+def split_csv(spec: dict, labels: np.ndarray) -> str:
+    """The CSV of `write_split`, for `labels` (int64, N) of a training set in which every class occurs."""
+    _check_spec(spec)
+    counts = np.bincount(labels)
+    if counts.min(initial=1) == 0:
+        raise EqcollapseError(f"{spec['dataset']}: class {int(counts.argmin())} has no training samples")
+    majority = majority_classes(spec, len(counts))
+    kept = class_sizes(spec, counts, majority)
+    share = Fraction(str(spec["validation"]))
+    rows = []
+    for label, size in enumerate(kept):
+        order = ranked(np.flatnonzero(labels == label), label, spec["seed"])
+        group = "balanced" if spec["majority"] is None else "majority" if label in majority else "minority"
+        rows += [(index, label, group, part(rank, share)) for rank, index in enumerate(order[:size])]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(sorted(rows))
+    return text.getvalue()
+
+
+def majority_classes(spec: dict, num_classes: int) -> tuple[int, ...]:
+    """The KA majority labels, ascending; none for a balanced split.
+
+    "random": the first KA by SHA-256 of `<seed>/class/<label>`, so those of KA = 3 are among those of 5.
+    """
+    majority = spec["majority"]
+    if majority is None:
+        return ()
+    if majority >= num_classes:
+        raise EqcollapseError(
+            f"majority = {majority}: {spec['dataset']} has {num_classes} classes; at most {num_classes - 1}"
+        )
+    choice = spec["majority_classes"]
+    if choice == "first":
+        return tuple(range(majority))
+    if choice == "random":
+        order = sorted(range(num_classes), key=lambda label: _digest(spec["seed"], "class", label))
+        return tuple(sorted(order[:majority]))
+    chosen = set(choice[:majority])
+    if len(chosen) != majority or not chosen <= set(range(num_classes)):
+        raise EqcollapseError(
+            f"majority_classes = {choice} of {spec['dataset']}: {majority} different labels of "
+            f"0..{num_classes - 1} are needed for majority = {majority}"
+        )
+    return tuple(sorted(chosen))
+
+
+def class_sizes(spec: dict, counts: np.ndarray, majority: tuple[int, ...]) -> list[int]:
+    """How many samples each class keeps: n_A = min(per_class, smallest class) or max(1, round(n_A / R)).
+
+    A half is rounded to the even neighbour, as Python does.
+    """
+    largest = int(counts.min())
+    if spec["per_class"] is not None:
+        largest = min(largest, spec["per_class"])
+    if spec["majority"] is None:
+        return [largest] * len(counts)
+    fewest = max(1, round(Fraction(largest) / Fraction(str(spec["ratio"]))))
+    return [largest if label in majority else fewest for label in range(len(counts))]
+
+
+def ranked(indices: np.ndarray, label: int, seed: int) -> list[int]:
+    """`indices` of one class in the order of the module's docstring."""
+    return sorted(indices.tolist(), key=lambda index: _digest(seed, label, index))
+
+
+def part(rank: int, share: Fraction) -> str:
+    """Return "validation" or "train" for the sample of this rank (from 0) in its class."""
+    return PARTS[math.floor((rank + 1) * share) > math.floor(rank * share)]
+
+
+def read_split(path: str | Path) -> Split:
+    """Read a CSV of `write_split`; raises EqcollapseError naming the line that is not of its form."""
+    path = Path(path)
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    if not rows or rows[0] != HEADER:
+        raise EqcollapseError(f"{path}: the first line must be {','.join(HEADER)}; make the split anew")
+    parsed = [_parse(row, path, line) for line, row in enumerate(rows[1:], start=2)]
+    indices = np.array([row[0] for row in parsed], dtype=np.int64)
+    if (np.diff(indices) <= 0).any():
+        raise EqcollapseError(f"{path}: indices must ascend without repetition; make the split anew")
+    labels = np.array([row[1] for row in parsed], dtype=np.int64)
+    training = np.array([row[3] == "train" for row in parsed], dtype=bool)
+    return Split(
+        indices=indices[training],
+        labels=labels[training],
+        majority=tuple(sorted({row[1] for row in parsed if row[2] == "majority"})),
+        validation=indices[~training],
+    )
+
+
+def _parse(row: list[str], path: Path, line: int) -> tuple[int, int, str, str]:
+    try:
+        index, label, group, name = row
+        parsed = (int(index), int(label), GROUPS[GROUPS.index(group)], PARTS[PARTS.index(name)])
+    except ValueError as error:
+        raise EqcollapseError(f"{path}, line {line}: not index,label,group,part; make the split anew") from error
+    if parsed[0] < 0 or parsed[1] < 0:
+        raise EqcollapseError(f"{path}, line {line}: a negative index or label; make the split anew")
+    return parsed
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+
+
+def _check_spec(spec: dict) -> None:
+    if set(spec) != _KEYS:
+        raise EqcollapseError(f"split: keys {sorted(spec)} given, {sorted(_KEYS)} expected")
+    balanced = spec["split"] == "balanced"
+    if balanced != (spec["majority"] is None) or balanced != (spec["ratio"] is None):
+        raise EqcollapseError(
+            f"split {spec['split']}: majority and ratio belong to every split but `balanced`, and not to it"
+        )
+    if not balanced and (spec["majority"] < 1 or not 1 <= spec["ratio"] < math.inf):
+        raise EqcollapseError(f"split {spec['split']}: majority must be at least 1 and ratio finite and at least 1")
+    if spec["per_class"] is not None and spec["per_class"] < 1:
+        raise EqcollapseError(f"per_class = {spec['per_class']}: at least 1, or null for all")
+    if not 0 <= spec["validation"] < 1:
+        raise EqcollapseError(f"validation = {spec['validation']}: a share from 0 up to, but not, 1")
+    if isinstance(spec["majority_classes"], str) and spec["majority_classes"] not in ("first", "random"):
+        raise EqcollapseError(f"majority_classes = {spec['majority_classes']}: first, random or a list of labels")

@@ -1,0 +1,199 @@
+import csv
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eqcollapse.data import Dataset, read_split, write_dataset, write_split
+from eqcollapse.data.splits import split_csv
+from eqcollapse.errors import EqcollapseError
+
+
+def spec_of(split="balanced", **changes):
+    spec = {
+        "dataset": "mine",
+        "split": split,
+        "majority": None,
+        "ratio": None,
+        "majority_classes": "first",
+        "per_class": None,
+        "seed": 0,
+        "validation": 0.0,
+    }
+    return spec | changes
+
+
+def imbalanced(majority, ratio, **changes):
+    return spec_of(f"ka{majority}-r{ratio}", majority=majority, ratio=ratio, **changes)
+
+
+def rows_of(text):
+    return [(int(i), int(k), g, p) for i, k, g, p in csv.reader(text.splitlines()[1:])]
+
+
+def labels_of(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.random.default_rng(len(labels)).permutation(labels)
+
+
+@st.composite
+def cases(draw):
+    counts = draw(st.lists(st.integers(1, 60), min_size=2, max_size=6))
+    return labels_of(counts), {
+        "majority": draw(st.integers(1, len(counts) - 1)),
+        "majority_classes": draw(st.sampled_from(["first", "random"])),
+        "per_class": draw(st.one_of(st.none(), st.integers(1, 70))),
+        "seed": draw(st.integers(0, 2**32)),
+        "validation": draw(st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.9])),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.lists(st.floats(1, 200), min_size=2, max_size=4))
+def test_higher_ratios_are_nested_in_lower_ones(case, ratios):
+    labels, knobs = case
+    splits = [set(rows_of(split_csv(imbalanced(ratio=ratio, **knobs), labels))) for ratio in sorted(ratios)]
+    balanced = rows_of(split_csv(spec_of(**knobs | {"majority": None}), labels))
+    for wide, narrow in pairwise(splits):
+        assert narrow <= wide
+    assert {(i, k, p) for i, k, _, p in splits[0]} <= {(i, k, p) for i, k, _, p in balanced}
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.floats(1, 200))
+def test_counts_groups_and_parts(case, ratio):
+    labels, knobs = case
+    rows = rows_of(split_csv(imbalanced(ratio=ratio, **knobs), labels))
+    n_a = min(np.bincount(labels).min(), knobs["per_class"] or 10**9)
+    assert [row[0] for row in rows] == sorted({row[0] for row in rows})
+    assert len({row[1] for row in rows if row[2] == "majority"}) == knobs["majority"]
+    for label in range(labels.max() + 1):
+        own = [row for row in rows if row[1] == label]
+        assert all(labels[index] == label for index, *_ in own)
+        (group,) = {row[2] for row in own}
+        size = n_a if group == "majority" else max(1, round(n_a / ratio))
+        assert len(own) == size
+        percent = round(knobs["validation"] * 100)
+        assert sum(row[3] == "validation" for row in own) == size * percent // 100
+
+
+def test_the_order_is_that_of_sha256():
+    labels = np.array([1, 0, 1, 0, 1, 0, 0, 1, 1, 0])
+    order = sorted([0, 2, 4, 7, 8], key=lambda index: hashlib.sha256(f"7/1/{index}".encode()).hexdigest())
+    for per_class in (1, 2, 3, 4, 5):
+        rows = rows_of(split_csv(spec_of(seed=7, per_class=per_class), labels))
+        assert [row[0] for row in rows if row[1] == 1] == sorted(order[:per_class])
+
+
+def test_the_bytes_are_pinned():
+    text = split_csv(imbalanced(1, 2, validation=0.25, per_class=4), np.arange(10) % 2)
+    assert text == PINNED
+
+
+PINNED = """\
+index,label,group,part
+1,1,minority,train
+2,0,majority,train
+3,1,minority,train
+4,0,majority,train
+6,0,majority,validation
+8,0,majority,train
+"""
+
+
+def test_the_seed_matters_and_the_same_seed_does_not():
+    labels = labels_of([50, 50])
+    texts = [split_csv(spec_of(seed=seed, per_class=10), labels) for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("first", {0, 1}), ([3, 0], {0, 3}), ([3, 0, 1], {0, 3})],
+)
+def test_which_classes_are_majority(choice, expected):
+    rows = rows_of(split_csv(imbalanced(2, 10, majority_classes=choice), labels_of([20] * 4)))
+    assert {row[1] for row in rows if row[2] == "majority"} == expected
+
+
+def test_random_majorities_depend_on_the_seed_and_are_nested_in_ka():
+    def chosen(seed, majority):
+        spec = imbalanced(majority, 2, majority_classes="random", seed=seed)
+        return {row[1] for row in rows_of(split_csv(spec, labels_of([4] * 6))) if row[2] == "majority"}
+
+    assert len({frozenset(chosen(seed, 3)) for seed in range(20)}) > 5
+    assert all(chosen(seed, 2) < chosen(seed, 4) for seed in range(20))
+
+
+def test_written_and_read_again(tmp_path):
+    labels = labels_of([30] * 4)
+    images = np.zeros((len(labels), 1, 2, 2), dtype=np.uint8)
+    write_dataset(tmp_path / "train.safetensors", Dataset(images, labels, tuple("abcd"), "mine"))
+    write_split(imbalanced(3, 10, validation=0.2), tmp_path / "train.safetensors", tmp_path / "split.csv")
+    split = read_split(tmp_path / "split.csv")
+    assert split.majority == (0, 1, 2)
+    assert len(split.indices) == 3 * 24 + 3
+    assert len(split.validation) == 3 * 6
+    assert np.array_equal(labels[split.indices], split.labels)
+    assert not set(split.indices) & set(split.validation)
+    assert split.indices.dtype == split.labels.dtype == split.validation.dtype == np.int64
+
+
+def test_a_balanced_split_has_no_majority(tmp_path):
+    (tmp_path / "split.csv").write_text(split_csv(spec_of(), labels_of([3, 5])))
+    split = read_split(tmp_path / "split.csv")
+    assert split.majority == ()
+    assert np.bincount(split.labels).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        (imbalanced(4, 10), "majority = 4: mine has 4 classes"),
+        (imbalanced(0, 10), "majority"),
+        (imbalanced(2, 0.5), "ratio"),
+        (imbalanced(2, float("nan")), "ratio"),
+        (imbalanced(2, None), "majority and ratio"),
+        (spec_of("balanced", majority=2, ratio=10), "majority and ratio"),
+        (spec_of("ka3-r10"), "majority and ratio"),
+        (imbalanced(2, 10, majority_classes=[1]), "majority_classes"),
+        (imbalanced(2, 10, majority_classes=[1, 1]), "majority_classes"),
+        (imbalanced(2, 10, majority_classes=[1, 4]), "majority_classes"),
+        (imbalanced(2, 10, majority_classes="last"), "majority_classes = last"),
+        (spec_of(per_class=0), "per_class = 0"),
+        (spec_of(validation=1.0), "validation = 1.0"),
+        (spec_of(validation=-0.1), "validation = -0.1"),
+        (spec_of() | {"extra": 1}, "extra"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_key(spec, named):
+    with pytest.raises(EqcollapseError, match=named) as caught:
+        split_csv(spec, labels_of([5] * 4))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_without_samples_is_refused():
+    with pytest.raises(EqcollapseError, match="mine: class 1 has no training samples"):
+        split_csv(spec_of(), np.array([0, 2]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x,0,balanced,train", "1,0,balanced", "1,0,most,train", "1,0,balanced,test", "-1,0,balanced,train"],
+)
+def test_a_damaged_csv_is_named_by_line(tmp_path, line):
+    (tmp_path / "split.csv").write_text(f"index,label,group,part\n0,0,balanced,train\n{line}\n")
+    with pytest.raises(EqcollapseError, match=r"split\.csv, line 3"):
+        read_split(tmp_path / "split.csv")
+
+
+def test_a_csv_out_of_order_or_without_header_is_refused(tmp_path):
+    (tmp_path / "split.csv").write_text("index,label,group,part\n1,0,balanced,train\n1,0,balanced,train\n")
+    with pytest.raises(EqcollapseError, match="ascend"):
+        read_split(tmp_path / "split.csv")
+    (tmp_path / "split.csv").write_text("0,0,balanced,train\n")
+    with pytest.raises(EqcollapseError, match="first line"):
+        read_split(tmp_path / "split.csv")
