@@ -1,0 +1,248 @@
+"""The two passes over the features: what each accumulates, how a batch is added, and how two parts become
+one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqcollapse.collapse.accumulate import (
+    add_class_scatter,
+    chunks,
+    class_counts,
+    class_sums,
+    first_positions,
+    rows_of,
+)
+
+EPSILON = torch.finfo(torch.float64).eps
+
+
+@dataclass
+class FirstPass:
+    """Class counts, means and traces, accumulated about `centres` c_k: the first sample seen of each class.
+
+    `counts` (K, int64); `sums` of h - c_y (K×d); `squares`, sums of ||h - c_y||^2 (K). Near collapse h -
+    c_y is exact in float64, and what is taken off at the end is no larger than the variance itself: no
+    digits are lost.
+    """
+
+    counts: Tensor
+    centres: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    @classmethod
+    def empty(cls, num_classes: int, dim: int, device: torch.device) -> FirstPass:
+        """Return the pass that has seen nothing."""
+        zeros = torch.zeros(num_classes, dim, dtype=torch.float64, device=device)
+        counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        return cls(counts, zeros, zeros.clone(), zeros.new_zeros(num_classes))
+
+    @property
+    def means(self) -> Tensor:
+        """Class means, K×d; nan for a class without samples."""
+        means = self.centres + self.sums / self.counts.clamp(min=1)[:, None]
+        return means.masked_fill(self.counts[:, None] == 0, torch.nan)
+
+    @property
+    def traces(self) -> Tensor:
+        """Sums of ||h - m_y||^2 over the samples of each class (K)."""
+        correction = self.sums.square().sum(1) / self.counts.clamp(min=1)
+        return self.squares - correction
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch: `features` N×d, `labels` N int64, N >= 1."""
+        num_classes = len(self.counts)
+        self._choose_centres(features, labels)
+        self.counts += class_counts(labels, num_classes)
+        for values, of_class in chunks(features, labels, self.centres):
+            self.sums += class_sums(values, of_class, num_classes)
+            self.squares += class_sums(values.square_().sum(1), of_class, num_classes)
+
+    def _choose_centres(self, features: Tensor, labels: Tensor) -> None:
+        positions = first_positions(labels, len(self.counts))
+        fresh = (self.counts == 0) & (positions < len(labels))
+        if not features.is_cuda and not fresh.any():
+            return
+        candidates = features[positions.clamp(max=len(labels) - 1)].double()
+        self.centres = torch.where(fresh[:, None], candidates, self.centres)
+
+    def merged(self, other: FirstPass) -> FirstPass:
+        """Return the pass that has seen the samples of both (Chan, Golub & LeVeque 1979)."""
+        counts = self.counts + other.counts
+        own, others = self.means.nan_to_num(0.0), other.means.nan_to_num(0.0)
+        share = other.counts.double() / counts.clamp(min=1)
+        step = (others - own) * share[:, None]
+        between = (others - own).square().sum(1) * self.counts * share
+        # Where one part has no sample of a class, take the other part's numbers as they are.
+        alone, absent = (other.counts == 0)[:, None], (self.counts == 0)[:, None]
+        means = torch.where(alone, own, torch.where(absent, others, own + step))
+        traces = self.traces + other.traces + torch.where((alone | absent)[:, 0], 0.0, between)
+        return FirstPass(counts, means, torch.zeros_like(means), traces)
+
+
+@dataclass
+class SecondPass:
+    """The within-class scatter in the span of the centred class means, and the samples' decisions.
+
+    Coordinates are w = U^T (h - m_y) with `basis` U (d×r). `counts` (K); `squares`, sums of ||h - m_y||^2
+    (K); `scatter`, sums of w w^T: K×r×r, or pooled over all classes 1×r×r with `spread`, the sums of w*w
+    by class (K×r), beside it; `centre_correct` (K), the samples whose nearest class mean is that of their
+    own class. With a classifier: `agreeing` (K), the samples that it assigns to the class of the nearest
+    mean; `correct` (K); and `own_logits` (K), w_k . m_k + b_k, by which another classifier is told from
+    this one.
+    """
+
+    basis: Tensor
+    counts: Tensor
+    squares: Tensor
+    scatter: Tensor
+    centre_correct: Tensor
+    spread: Tensor | None = None
+    agreeing: Tensor | None = None
+    correct: Tensor | None = None
+    own_logits: Tensor | None = None
+
+    @classmethod
+    def begin(
+        cls, means: Tensor, pooled: bool, classifier: tuple[Tensor, Tensor] | None
+    ) -> tuple[SecondPass, Projection]:
+        """Return the empty pass about `means` (K×d), and what its updates need. `classifier`: weight K×d
+        and bias K.
+        """
+        basis = span_of_means(means)
+        num_classes, rank = len(means), basis.shape[1]
+        integers = torch.zeros(num_classes, dtype=torch.int64, device=means.device)
+        second = cls(
+            basis=basis,
+            counts=integers,
+            squares=basis.new_zeros(num_classes),
+            scatter=basis.new_zeros(1 if pooled else num_classes, rank, rank),
+            centre_correct=integers.clone(),
+            spread=basis.new_zeros(num_classes, rank) if pooled else None,
+        )
+        projection = Projection.onto(basis, means, classifier)
+        if projection.logits_of_means is not None:
+            second.agreeing, second.correct = integers.clone(), integers.clone()
+            second.own_logits = projection.logits_of_means.diagonal().clone()
+        return second, projection
+
+    @property
+    def pooled(self) -> bool:
+        """Whether there is one scatter for all classes."""
+        return self.spread is not None
+
+    def update(self, projection: Projection, features: Tensor, labels: Tensor) -> None:
+        """Add a batch: `features` N×d, `labels` N int64, N >= 1."""
+        num_classes, rank = len(self.counts), self.basis.shape[1]
+        self.counts += class_counts(labels, num_classes)
+        for values, of_class in chunks(features, labels, projection.means):
+            products = values @ projection.columns
+            coordinates = products[:, :rank]
+            self.squares += class_sums(values.square_().sum(1), of_class, num_classes)
+            self._add_scatter(coordinates, of_class)
+            nearest = projection.nearest(coordinates, of_class)
+            self.centre_correct += class_counts(of_class, num_classes, nearest == of_class)
+            if projection.logits_of_means is not None:
+                decision = (rows_of(projection.logits_of_means, of_class) + products[:, rank:]).argmax(1)
+                self.agreeing += class_counts(of_class, num_classes, decision == nearest)
+                self.correct += class_counts(of_class, num_classes, decision == of_class)
+
+    def _add_scatter(self, coordinates: Tensor, labels: Tensor) -> None:
+        if self.pooled:
+            self.scatter[0].addmm_(coordinates.T, coordinates)
+            self.spread += class_sums(coordinates.square(), labels, len(self.counts))
+        else:
+            add_class_scatter(self.scatter, coordinates, labels)
+
+    def merged(self, other: SecondPass) -> SecondPass:
+        """Return the pass that has seen the samples of both; both must have begun from the same means and
+        classifier.
+        """
+        if not _same(self.basis, other.basis) or self.pooled != other.pooled:
+            raise ValueError("these second passes began from different first passes: merge the first passes before")
+        if not _same(self.own_logits, other.own_logits):
+            raise ValueError("these second passes counted the decisions of different classifiers")
+        added = {
+            name: None if getattr(self, name) is None else getattr(self, name) + getattr(other, name)
+            for name in ("counts", "squares", "scatter", "centre_correct", "spread", "agreeing", "correct")
+        }
+        return SecondPass(basis=self.basis, own_logits=self.own_logits, **added)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The first pass made ready for the second: one product takes h - m_y to its coordinates and
+    its logits.
+
+    `means` (K×d); `columns`, [U, W^T] (d×(r+K), or d×r); `in_span`, the means' own coordinates a_k
+    (K×r); `squared_distances` ||m_j - m_k||^2 (K×K), infinite to a class without samples; `safe`
+    (K), a quarter of the least of them to another class; `logits_of_means` (K×K), row j at m_j.
+    """
+
+    means: Tensor
+    columns: Tensor
+    in_span: Tensor
+    squared_distances: Tensor
+    safe: Tensor
+    logits_of_means: Tensor | None
+
+    @classmethod
+    def onto(cls, basis: Tensor, means: Tensor, classifier: tuple[Tensor, Tensor] | None) -> Projection:
+        """Return the projection onto `basis` (d×r) about `means` (K×d)."""
+        absent = means.isnan().all(1)
+        means = means.nan_to_num(0.0)
+        in_span = (means - means[~absent].mean(0)) @ basis
+        distances = torch.cdist(in_span, in_span, compute_mode="donot_use_mm_for_euclid_dist").square()
+        distances[:, absent] = torch.inf
+        safe = distances.clone().fill_diagonal_(torch.inf).min(1).values / 4
+        if classifier is None:
+            return cls(means, basis, in_span, distances, safe, None)
+        weight, bias = classifier
+        columns = torch.cat([basis.T, weight]).T
+        return cls(means, columns, in_span, distances, safe, means @ weight.T + bias)
+
+    def nearest(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """Return the class of the mean nearest to each sample (N), from its `coordinates` (N×r) about its
+        own class mean.
+
+        Within half the way to the closest other mean it is the own one. On the CPU only the other
+        samples, few near collapse, are compared with all means; on CUDA, all are, since to pick
+        some would mean to wait.
+        """
+        if coordinates.is_cuda:
+            return self._compared(coordinates, labels)
+        nearest = labels.clone()
+        doubtful = (coordinates.square().sum(1) >= self.safe[labels]).nonzero()[:, 0]
+        nearest[doubtful] = self._compared(coordinates[doubtful], labels[doubtful])
+        return nearest
+
+    def _compared(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        # ||w + a_y - a_k||^2 = ||a_y - a_k||^2 - 2 w.a_k + what all k share: no large numbers cancel.
+        return rows_of(self.squared_distances, labels).addmm_(coordinates, self.in_span.T, alpha=-2).argmin(1)
+
+
+def span_of_means(means: Tensor) -> Tensor:
+    """Return U, d×r float64 with orthonormal columns, that spans the centred class means (K×d, nan for an
+    absent class).
+
+    Right singular vectors, largest first, computed on the CPU. r = min(K'-1, d) for the K' classes
+    present: the centred means never span more, whichever weights their centre has, and a K'-th direction
+    would be rounding error.
+    """
+    present = means[~means.isnan().all(1)].cpu()
+    rank = max(0, min(len(present) - 1, means.shape[1]))
+    if rank == 0 or not bool(present.isfinite().all()):
+        return means.new_zeros(means.shape[1], 0)
+    _, _, rows = torch.linalg.svd(present - present.mean(0), full_matrices=False)
+    return rows[:rank].T.contiguous().to(means.device)
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other.to(one.device))

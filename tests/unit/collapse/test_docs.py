@@ -1,0 +1,52 @@
+"""What docs/metrics.md shows is run, and what the table has is explained there."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eqcollapse.collapse import COLUMNS, PRESETS
+from eqcollapse.collapse.cli import add_arguments, run
+from eqcollapse.collapse.definitions import ACROSS, GROUP, WHOLE
+from eqcollapse.collapse.metrics import CLASS
+from eqcollapse.collapse.view import CHOICES
+
+PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_the_python_examples_run(capsys):
+    namespace = {}
+    for block in blocks("python"):
+        exec(block, namespace)
+    assert namespace["metrics"]["nc1"] > 0
+    assert namespace["metrics"]["classes"] == 10
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("sh") for line in block.splitlines()])
+def test_the_commands_run(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    y, W = np.arange(60) % 6, rng.normal(size=(6, 8))
+    np.savez("own.npz", features=W[y] + 0.1 * rng.normal(size=(60, 8)), labels=y)
+    np.savez("head.npz", weight=W, bias=W[:, 0])
+    np.save("labels.npy", y)
+    program, module, name, subcommand, *arguments = shlex.split(command)
+    assert (program, module, name, subcommand) == ("python", "-m", "eqcollapse", "metrics")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args(arguments)) == 0
+    assert capsys.readouterr().out
+
+
+def test_every_name_is_explained():
+    explained = set(re.findall(r"`([a-z0-9_]+)`", PAGE))
+    papers = [name for name in COLUMNS if name.startswith(("sun2024", "tirer2022"))]
+    for name in ["samples", "classes", *WHOLE, *GROUP, *ACROSS, *CLASS, *PRESETS, *CHOICES, *papers]:
+        assert name in explained, name
