@@ -1,0 +1,227 @@
+import itertools
+import random
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.theory import Problem, minimise, optimum
+from eqcollapse.theory.descent import log_spaced
+from eqcollapse.theory.samples import rotated
+
+
+def problem(lam=0.02, **changes):
+    values = {
+        "num_classes": 3,
+        "dim": 4,
+        "per_class": 2,
+        "layers": 1,
+        "activation": "identity",
+        "bias": "none",
+        "loss": "mse",
+    }
+    values |= changes
+    values |= {"lambda_bias": 0.1 if values["bias"] == "regularised" else 0.0}
+    weights = tuple(lam * (1 + layer / 4) for layer in range(values["layers"]))
+    return Problem(**values, lambda_weights=weights, lambda_features=lam / 2)
+
+
+def objective(case, weights, features, bias):
+    """The objective as in the papers, for one run, for autograd."""
+    hidden = features
+    for weight in weights[:-1]:
+        hidden = weight @ hidden
+        hidden = torch.relu(hidden) if case.activation == "relu" else hidden
+    output = weights[-1] @ hidden + bias
+    labels = torch.arange(case.num_classes).repeat_interleave(case.per_class)
+    targets = torch.eye(case.num_classes, dtype=torch.float64)[:, labels]
+    if case.loss == "mse":
+        fit = (output - targets).square().sum() / (2 * case.num_samples)
+    else:
+        fit = cross_entropy(output.T, labels)
+    penalty = sum(lam / 2 * w.square().sum() for lam, w in zip(case.lambda_weights, weights, strict=True))
+    penalty = penalty + case.lambda_features / 2 * features.square().sum()
+    return fit + penalty + case.lambda_bias / 2 * bias.square().sum()
+
+
+def autograd_descent(case, start, run, iterations, step):
+    variables = [w[run].clone() for w in start.weights] + [
+        start.features[run].clone(),
+        start.bias[run].clone(),
+    ]
+    for _ in range(iterations):
+        leaves = [v.requires_grad_() for v in variables]
+        *weights, features, bias = leaves
+        loss = objective(case, weights, features, bias)
+        grads = torch.autograd.grad(loss, leaves)
+        frozen = bias if case.bias == "none" else None
+        variables = [(v if v is frozen else v - step * g).detach() for v, g in zip(leaves, grads, strict=True)]
+    *weights, features, bias = variables
+    return variables, objective(case, weights, features, bias)
+
+
+@pytest.mark.parametrize(
+    ("layers", "activation", "bias", "loss"),
+    list(itertools.product([1, 2, 3], ["identity", "relu"], ["none", "free", "regularised"], ["mse", "ce"])),
+)
+@pytest.mark.parametrize("per_class", [2, 5])
+def test_steps_are_those_of_autograd(layers, activation, bias, loss, per_class):
+    """per_class 5 leaves K + d = 7 < N = 15: linear models run in rotated coordinates."""
+    changes = {"layers": layers, "activation": activation, "bias": bias, "loss": loss, "per_class": per_class}
+    cases = [problem(**changes), problem(lam=0.05, **changes)]
+    options = {"step": 0.1, "start": 0.5, "logged": 3}
+    start = minimise(cases, [3, 4], iterations=0, **options).final
+    end = minimise(cases, [3, 4], iterations=7, **options)
+    for run in (1, 2):
+        expected, loss_value = autograd_descent(cases[run // 2], start, run, 7, 0.1)
+        found = [w[run] for w in end.final.weights] + [end.final.features[run], end.final.bias[run]]
+        for value, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(end.loss[-1, run], loss_value, rtol=1e-12, atol=1e-14)
+
+
+def draw(rng, layers, activation):
+    """Return a random setting with a closed form, its step and its start.
+
+    The lambdas keep the singular values near 1 and let what has to vanish do so at 1 - step lambda ~ 0.99. A
+    start below its singular values' own size would lose directions for good: from F = 3 factors on, 0 is a
+    local minimum of each of them. Spare dimensions keep the least singular value of the start up.
+    """
+    bias = "none" if activation == "relu" else rng.choice(["none", "free"])
+    K, n = rng.randint(2, 2 if activation == "relu" and layers > 2 else 10), rng.randint(1, 4)
+    d = (K if layers == 1 else 2 * K) + rng.randint(0, 4)
+    level = rng.uniform(0.1, 0.2) / (K * n ** (1 / (layers + 1)))
+    case = Problem(K, d, n, layers, activation, bias, "mse", (level,) * layers, level, 0.0)
+    return (
+        case,
+        min({1: 0.1, 2: 0.1, 3: 0.05}[layers] * K * n, 0.7),
+        {1: 0.7, 2: 0.9, 3: 1.0}[layers] / d**0.5,
+    )
+
+
+DEPTHS = [(1, "identity"), (2, "identity"), (3, "identity"), (2, "relu")] * 3 + [(1, "relu"), (3, "relu")]
+
+
+def test_random_settings_reach_their_closed_forms():
+    """Relative gap below 1e-9 and NC1, NC2, NC3 of every layer below 1e-6, for linear models.
+
+    For ReLU: 1e-4 on the loss of the best of the seeds, NC1 of both layers, and NC2 of the last one to 5e-2.
+    Its minima form a continuum (two classes may share a direction with opposite signs below the ReLU: the
+    nuclear norm of [[1, -a], [-a, 1]] is 2 for all a in [0, 1]), along which descent slows down as a power of
+    time, and on which the free features H are no frame; and some starts end in poorer local minima, with
+    units that are dead.
+    """
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for layers, activation in DEPTHS:
+        case, step, start = draw(rng, layers, activation)
+        best = optimum(case)
+        seeds = range(10 if layers == 3 else 3) if case.is_linear else range(12)
+        end = minimise(case, seeds, iterations=5000, step=step, start=start, logged=2)
+        run = int(end.gap[-1].argmin())
+        gap = float(end.gap[-1, run]) / best.loss
+        assert abs(gap) < (1e-9 if case.is_linear else 1e-4), (seed, case, gap)
+        nc1, nc2, nc3 = (getattr(end, metric)[-1, run] for metric in ("nc1", "nc2", "nc3"))
+        if case.is_linear:
+            assert max(float(nc.max()) for nc in (nc1, nc2, nc3)) < 1e-6, (seed, case, nc1, nc2, nc3)
+        else:
+            assert float(nc1.max()) < 1e-6, (seed, case, nc1)
+            assert float(nc2[-1]) < 5e-2, (seed, case, nc2)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_regularised_bias_reaches_its_closed_form(layers):
+    case = Problem(4, 10, 2, layers, "identity", "regularised", "mse", (0.02,) * layers, 0.02, 0.8)
+    best = optimum(case)
+    end = minimise(case, [0, 1], iterations=5000, step=0.5, start=0.3, logged=2)
+    run = int(end.gap[-1].argmin())
+    assert float(end.loss[-1, run]) == pytest.approx(best.loss, rel=1e-9)
+    torch.testing.assert_close(end.final.bias[run], torch.full((4, 1), best.bias, dtype=torch.float64))
+    assert best.mean_value > 0.5
+    assert max(float(nc[-1, run].max()) for nc in (end.nc1, end.nc2)) < 1e-6
+
+
+@pytest.mark.parametrize(("changes", "loss"), [({}, 0.131421356237310), ({"bias": "free"}, 0.098566017177982)])
+def test_figures_1_and_2_by_descent(changes, loss):
+    case = Problem(**figure_1(**changes))
+    end = minimise(case, [0, 1], iterations=30_000, step=0.1, start=1.0, logged=2)
+    assert end.loss[-1].tolist() == pytest.approx([loss] * 2, rel=1e-9)
+    assert max(float(getattr(end, metric)[-1].max()) for metric in ("nc1", "nc2", "nc3")) < 1e-6
+
+
+def figure_1(**changes):
+    values = {
+        "num_classes": 4,
+        "dim": 20,
+        "per_class": 50,
+        "layers": 1,
+        "activation": "identity",
+        "bias": "none",
+        "loss": "mse",
+    }
+    values |= {"lambda_features": 0.005, "lambda_bias": 0.0} | changes
+    return values | {"lambda_weights": (0.005,) * values["layers"]}
+
+
+def test_deep_relu_descends_below_full_collapse():
+    case = Problem(**figure_1(num_classes=10, per_class=1, layers=4, activation="relu"))
+    end = minimise(case, range(6), iterations=8000, step=0.3, start=0.3, logged=2)
+    run = int(end.loss[-1].argmin())
+    assert optimum(case).status == "beaten"
+    assert float(end.gap[-1, run]) < -0.01 * optimum(case).loss
+    assert int(end.rank[-1, run, 0]) < 10
+
+
+def test_a_batch_is_its_runs():
+    cases = [problem(lam=0.01, layers=2), problem(lam=0.03, layers=2)]
+    together = minimise(cases, [5, 6], iterations=50, step=0.2, start=0.5, logged=10)
+    alone = minimise(cases[1], [6], iterations=50, step=0.2, start=0.5, logged=10)
+    assert together.iterations == alone.iterations
+    torch.testing.assert_close(together.loss[:, 3], alone.loss[:, 0], rtol=1e-13, atol=0)
+    torch.testing.assert_close(together.nc2[:, 3], alone.nc2[:, 0], rtol=1e-10, atol=1e-12)
+
+
+def test_metrics_by_hand():
+    case = problem(num_classes=3, dim=4, per_class=30)
+    end = minimise(case, [0], iterations=0, step=0.1, start=1.0, logged=2)
+    features, weight = end.final.features[0], end.final.weights[0][0]
+    grouped = features.reshape(4, 3, 30)
+    means = grouped.mean(2)
+    within = (grouped - means[:, :, None]).reshape(4, 90)
+    centred = means - means.mean(1, keepdim=True)
+    nc1 = torch.trace(within @ within.T / 90 @ torch.linalg.pinv(centred @ centred.T / 3, hermitian=True)) / 3
+    gram = means.T @ means
+    nc2 = (gram / gram.norm() - torch.eye(3, dtype=torch.float64) / 3**0.5).norm()
+    nc3 = (weight / weight.norm() - means.T / means.norm()).norm()
+    for found, wanted in ((end.nc1, nc1), (end.nc2, nc2), (end.nc3, nc3)):
+        assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+
+
+def test_rotation_keeps_means_and_scatter_and_comes_back():
+    features = torch.randn(2, 3, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    samples, columns = rotated(features, 4)
+    assert columns.shape == (2, 3, 7)
+    means, deviations = samples.split(columns)
+    grouped = features.unflatten(2, (4, 6))
+    torch.testing.assert_close(means, grouped.mean(3))
+    within = (grouped - grouped.mean(3, keepdim=True)).flatten(2)
+    torch.testing.assert_close(deviations @ deviations.mT, within @ within.mT)
+
+
+def test_a_step_that_diverges_stops_with_two_ways_out():
+    case = Problem(**figure_1(layers=2))
+    with pytest.raises(EqcollapseError, match=r"^b-figure-3: .*iteration \d+ .*smaller `step`, or a smaller `start`"):
+        minimise(case, [0], iterations=5000, step=0.1, start=1.0, logged=10, name="b-figure-3")
+
+
+def test_problems_of_different_shapes_do_not_batch():
+    with pytest.raises(EqcollapseError, match="lambdas only"):
+        minimise([problem(), problem(dim=5)], [0], iterations=1, step=0.1, start=1.0, logged=2)
+
+
+def test_log_spaced_holds_both_ends():
+    assert {0, 1, 1000} <= log_spaced(1000, 20)
+    assert len(log_spaced(10**6, 20)) <= 22
+    assert log_spaced(0, 20) == {0}

@@ -1,0 +1,160 @@
+import math
+
+import pytest
+import torch
+
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.theory.peeled import MODELS, Cell, geometry, minimise_peeled
+from eqcollapse.theory.peeled_optimum import _loss, _Sizes, collapse_threshold, lower_bound, peeled_optimum
+
+SIZES = {"num_classes": 10, "dim": 20, "bound_weight": 1.0, "bound_features": 1.0, "step": 0.5, "start": 0.3}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pull_back_is_autograd_through_the_solution(model):
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=generator)  # noqa: E731
+    layer, free, upstream = 0.2 * draw(2, 5, 5), draw(2, 5, 3), draw(2, 5, 3)
+    leaves = [layer.clone().requires_grad_(), free.clone().requires_grad_()]
+    eye = torch.eye(5, dtype=torch.float64)
+    solution = leaves[0] @ leaves[1] if model == "explicit" else torch.linalg.solve(eye - leaves[0], leaves[1])
+    wanted = torch.autograd.grad((solution * upstream).sum(), leaves)
+    operator = MODELS[model].operator(layer)
+    features = operator @ free
+    torch.testing.assert_close(features, solution.detach())
+    for found, expected in zip(MODELS[model].pull_back(operator, free, features, upstream), wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_deq_solves_its_fixed_point():
+    result = minimise_peeled("deq", [Cell(3, 5.0, 0)], iterations=50, **SIZES)
+    free = result.features - result.layer @ result.features
+    iterate = torch.zeros_like(free)
+    for _ in range(3000):
+        iterate = result.layer @ iterate + free
+    torch.testing.assert_close(iterate, result.features)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("bound", "step"), [(0.01, 0.05), (1.0, 0.5), (3.0, 0.5)])
+def test_balanced_models_reach_the_lower_bound(model, bound, step):
+    sizes = SIZES | {"bound_weight": bound, "bound_features": bound, "step": step}
+    cells = [Cell(5, 1.0, seed) for seed in (0, 1)]
+    result = minimise_peeled(model, cells, iterations=3000, **sizes)
+    assert result.loss.tolist() == pytest.approx([lower_bound(10, bound)] * 2, abs=1e-6)
+    assert (result.loss >= lower_bound(10, bound) - 1e-14).all()
+    norms = [result.weight.square().sum((1, 2)), result.features.square().sum((1, 2))]
+    for norm in norms:
+        torch.testing.assert_close(norm, torch.full_like(norm, 10 * bound))
+    if bound >= 1:
+        measured = geometry(result, cells)
+        for name in ("nc2", "nc3", "etf_features", "seli_weight", "seli_features", "self_duality"):
+            assert float(measured[name].max()) < 1e-5, name
+
+
+def test_both_models_end_on_the_exact_minimum_and_its_geometry():
+    cells = [Cell(k, r, 0) for k in (3, 7) for r in (1.2, 10.0)]
+    for model in MODELS:
+        result = minimise_peeled(model, cells, iterations=3000, **SIZES)
+        measured = geometry(result, cells)
+        for run, cell in enumerate(cells):
+            exact = peeled_optimum(10, cell.majority, cell.ratio, 1.0)
+            assert float(result.loss[run]) == pytest.approx(exact.loss, abs=1e-6)
+            assert float(measured["minority_cosine"][run]) == pytest.approx(
+                exact.minority_cosine, abs=1e-2, nan_ok=True
+            )
+            assert float(measured["norm_ratio"][run]) == pytest.approx(exact.norm_ratio, abs=1e-2)
+
+
+def test_the_exact_minimum_at_its_ends():
+    for majority in (2, 5, 8):
+        for bound in (0.001, 0.01, 0.3, 1.0, 4.0):
+            best = peeled_optimum(10, majority, 1.0, bound)
+            assert best.loss == pytest.approx(lower_bound(10, bound), abs=1e-13)
+            assert best.minority_cosine == pytest.approx(-1 / 9, abs=1e-3)
+            assert best.norm_ratio == pytest.approx(1, abs=1e-2)
+
+
+def test_the_exact_minimum_is_certified():
+    """Slack is a Frank-Wolfe gap, from derivatives that finite differences confirm."""
+    for majority in (2, 5, 7):
+        for bound in (0.01, 1.0, 2.0, 5.0):
+            for ratio in (1.0, 1.001, 1.5, 4.0, 50.0, 1000.0):
+                assert peeled_optimum(10, majority, ratio, bound).slack < 1e-8 * bound
+    sizes, here = _Sizes.of(10, 3, 7.0), torch.tensor([1.3, 0.4, 0.9, -0.6], dtype=torch.float64)
+    slopes = _loss(sizes, *here.tolist())[1]
+    for direction, slope in zip(torch.eye(4, dtype=torch.float64), slopes, strict=True):
+        above, below = (_loss(sizes, *(here + s * 1e-6 * direction).tolist())[0] for s in (1, -1))
+        assert (above - below) / 2e-6 == pytest.approx(slope, abs=1e-9)
+
+
+def test_the_exact_loss_is_the_cross_entropy_of_its_logits():
+    exact = peeled_optimum(10, 3, 7.0, 1.5)
+    ones_a, ones_b = torch.zeros(10, dtype=torch.float64), torch.ones(10, dtype=torch.float64)
+    ones_a[:3], ones_b[:3] = 1, 0
+    centre_a = torch.diag(ones_a) - torch.outer(ones_a, ones_a) / 3
+    centre_b = torch.diag(ones_b) - torch.outer(ones_b, ones_b) / 7
+    between = (ones_a / 3 - ones_b / 7) / (1 / 3 + 1 / 7) ** 0.5
+    logits = exact.a * centre_a + exact.b * centre_b
+    logits += torch.outer(between, exact.q_a * ones_a / 3**0.5 + exact.q_b * ones_b / 7**0.5)
+    assert float(torch.linalg.svdvals(logits).sum()) == pytest.approx(15)
+    losses = torch.logsumexp(logits, 0) - logits.diagonal()
+    shares = (7 * ones_a + ones_b) / 28
+    assert float((shares * losses).sum()) == pytest.approx(exact.loss, abs=1e-13)
+
+
+@pytest.mark.parametrize(("majority", "bound"), [(3, 0.1), (3, 1.0), (5, 2.0), (7, 2.0)])
+def test_minority_collapse_begins_at_the_threshold(majority, bound):
+    threshold = collapse_threshold(10, majority, bound)
+    below = peeled_optimum(10, majority, 1 + (threshold - 1) * 0.99, bound)
+    above = peeled_optimum(10, majority, 1 + (threshold - 1) * 1.01, bound)
+    assert below.b > 1e-5 * below.a > above.b * 10
+    assert above.minority_cosine == pytest.approx(1, abs=1e-6) or math.isnan(above.minority_cosine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("majority", "bound"), [(3, 1.0), (7, 2.0), (5, 0.1)])
+def test_threshold_and_minimum_agree_with_the_convex_relaxation(majority, bound):
+    """The layer-peeled relaxation (Fang et al. 2021) over the 2K x 2K Gram matrix of W and H, by cvxpy."""
+    threshold = collapse_threshold(10, majority, bound)
+    for factor, collapsed in ((0.9, False), (1.1, True)):
+        ratio = 1 + (threshold - 1) * factor
+        loss, cosine_gap = relaxation(10, majority, ratio, bound)
+        assert loss == pytest.approx(peeled_optimum(10, majority, ratio, bound).loss, abs=1e-5)
+        assert bool(cosine_gap < 2e-3) is collapsed, (ratio, cosine_gap)
+
+
+def relaxation(K, majority, ratio, bound):
+    """Return the least loss and the spread of the minority classifiers, relative to the majority ones."""
+    import cvxpy as cp
+    import numpy as np
+
+    gram = cp.Variable((2 * K, 2 * K), PSD=True)
+    sizes = np.array([ratio] * majority + [1.0] * (K - majority))
+    logits = gram[:K, K:]
+    losses = [cp.log_sum_exp(logits[:, k]) - logits[k, k] for k in range(K)]
+    objective = sum(share * loss for share, loss in zip(sizes / sizes.sum(), losses, strict=True))
+    bounds = [cp.trace(gram[:K, :K]) <= K * bound, cp.trace(gram[K:, K:]) <= K * bound]
+    loss = cp.Problem(cp.Minimize(objective), bounds).solve(solver=cp.CLARABEL)
+    weights = gram.value[:K, :K]
+    minority = weights[majority:, majority:]
+    spread = np.trace(minority) - minority.sum() / len(minority)
+    return loss, spread / np.trace(weights[:majority, :majority])
+
+
+def test_minority_collapse_of_the_descent_lies_at_the_threshold():
+    threshold = collapse_threshold(10, 3, 1.0)
+    cells = [Cell(3, 1 + (threshold - 1) * factor, 0) for factor in (0.7, 1.3)]
+    result = minimise_peeled("explicit", cells, iterations=4000, **SIZES)
+    below, above = geometry(result, cells)["minority_cosine"].tolist()
+    assert below < 0.8
+    assert above > 0.99
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(EqcollapseError, match="model is 'deep'"):
+        minimise_peeled("deep", [Cell(3, 1.0, 0)], iterations=1, **SIZES)
+    with pytest.raises(EqcollapseError, match="ratio of at least 1"):
+        minimise_peeled("deq", [Cell(3, 0.5, 0)], iterations=1, **SIZES)
+    with pytest.raises(EqcollapseError, match=r"e5: .*diverged by iteration \d+"):
+        minimise_peeled("explicit", [Cell(3, 1.0, 0)], iterations=200, name="e5", **(SIZES | {"step": 1e300}))
