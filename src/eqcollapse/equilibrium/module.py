@@ -1,0 +1,120 @@
+"""The equilibrium of a layer, as a module."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .config import SolverConfig
+from .exceptions import ConfigError
+from .implicit import attach_implicit, attach_one_step, unroll
+from .replay import Replay, refuse_running_statistics
+from .solving import Map, Solution, fixed_point
+from .statistics import Statistics
+from .workspace import Workspace
+
+
+class Equilibrium(nn.Module):
+    """z* with z* = layer(z*, x), sample by sample (Bai et al. 2019).
+
+    A layer that has a method `bind(x)`, returning z -> layer(z, x), may compute there once a solve what does
+    not depend on z. The layer's random draws (dropout) are made once a solve.
+
+    Args:
+        layer: a module called as `layer(z, x)`, or a layer with `bind`.
+        forward: how the equilibrium is solved.
+        backward: how the adjoint is solved; its relative criterion is relative to each sample's cotangent. (An
+            absolute one makes the gradient depend on the scale of the loss: under a mean over the batch 1e-3 is
+            often met by the cotangent itself, which is the one-step gradient.)
+        gradient: `"implicit"`: of the equilibrium, by the implicit function theorem; `"one-step"`: of one
+            evaluation at z*, cheap and biased; `"unrolled"`: `forward.max_iter` recorded steps z <- layer(z,
+            x), whatever `forward.method` says, where a graph is asked for.
+
+    Attributes:
+        solution: the last forward solve (without a graph), None before it.
+        adjoint: the last adjoint solve, None before it.
+        statistics: sums over all solves since `statistics.reset()`.
+
+    Raises:
+        ConfigError: an unknown gradient.
+        LayerError: a layer that normalises by the batch or keeps running statistics.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        forward: SolverConfig | None = None,
+        backward: SolverConfig | None = None,
+        gradient: str = "implicit",
+    ) -> None:
+        super().__init__()
+        if gradient not in GRADIENTS:
+            raise ConfigError(f"gradient {gradient!r}: expected one of {', '.join(GRADIENTS)}")
+        refuse_running_statistics(layer)
+        self.layer = layer
+        self.forward_solver = forward or SolverConfig()
+        self.backward_solver = backward or SolverConfig()
+        self.gradient = gradient
+        self.statistics = Statistics()
+        self._workspace = Workspace()
+        self.solution: Solution | None = None
+        self.adjoint: Solution | None = None
+
+    def forward(self, x: Tensor, z0: Tensor | None = None) -> Tensor:
+        """Solve from z0 (B, ...), by default zeros of x's shape; return z* of z0's shape and precision.
+
+        In evaluation mode converged samples are always frozen: no sample's result depends on its batch mates.
+        """
+        if z0 is None:
+            z0 = x.new_zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+        f = self._one_function(x)
+        if not self._wants_graph(x):
+            return self._solve(f, z0).z
+        return GRADIENTS[self.gradient](self, f, z0)
+
+    def _one_function(self, x: Tensor) -> Map:
+        f = self.layer.bind(x) if hasattr(self.layer, "bind") else lambda z: self.layer(z, x)
+        # a generator cannot be looked at while a CUDA graph is captured
+        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
+        return Replay(f, x.device) if self.layer.training and not capturing else f
+
+    def _wants_graph(self, x: Tensor) -> bool:
+        return torch.is_grad_enabled() and (
+            x.requires_grad or any(parameter.requires_grad for parameter in self.layer.parameters())
+        )
+
+    def _solve(self, f: Map, z0: Tensor) -> Solution:
+        config = self.forward_solver if self.training else replace(self.forward_solver, freeze=True)
+        return self._keep(fixed_point(f, z0, config, self._workspace))
+
+    def _keep(self, solution: Solution) -> Solution:
+        self.solution = solution
+        self.statistics.update("solver", solution)
+        return solution
+
+    def _keep_adjoint(self, solution: Solution) -> None:
+        self.adjoint = solution
+        self.statistics.update("adjoint", solution)
+
+
+def _implicit(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:
+    z = module._solve(f, z0).z
+    return attach_implicit(f, z, module.backward_solver, module._workspace, module._keep_adjoint)
+
+
+def _one_step(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:
+    return attach_one_step(f, module._solve(f, z0).z)
+
+
+def _unrolled(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:
+    z, solution = unroll(f, z0, module.forward_solver)
+    module._keep(solution)
+    return z
+
+
+GRADIENTS: dict[str, Callable[[Equilibrium, Map, Tensor], Tensor]] = {
+    "implicit": _implicit,
+    "one-step": _one_step,
+    "unrolled": _unrolled,
+}

@@ -1,0 +1,153 @@
+"""The loop that all methods share: evaluate, measure, keep the best iterate, decide when to stop."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import SolverConfig
+from .exceptions import ConfigError, LayerError
+from .methods import METHODS, Method
+from .workspace import Workspace
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solve found, sample by sample. Nothing in it carries a graph.
+
+    Attributes:
+        z: (B, ...), each sample's best finite iterate: the one at which `residual` was measured.
+        residual: (B,), the residual at `z` under the config's criterion; inf where f(z0) was not finite.
+        steps: (B,) int64, evaluations until the sample converged or failed (or the budget was spent).
+        converged: (B,) bool, residual <= tol.
+        evaluations: of f, for the whole batch; at most max_iter.
+    """
+
+    z: Tensor
+    residual: Tensor
+    steps: Tensor
+    converged: Tensor
+    evaluations: int
+
+
+def solve(f: Map, z0: Tensor, config: SolverConfig | None = None, **options: Any) -> Solution:
+    """Look for z = f(z) from z0, each sample by itself. No autograd inside.
+
+    Args:
+        f: maps (B, ...) to (B, ...), sample by sample, always in the same way. Under autocast it runs under
+            autocast, while the state and the solver's arithmetic keep z0's precision.
+        z0: (B, ...), float32 or float64.
+        config: the settings.
+        options: the settings as keywords instead: `solve(f, z0, method="picard", tol=1e-5)`.
+
+    Returns:
+        The Solution. A sample whose f(z) is not finite keeps its best iterate so far and is not converged.
+
+    Raises:
+        ConfigError: config and keywords together, or an unknown keyword.
+        LayerError: a state in half precision, or an f that does not return its argument's shape.
+    """
+    if config is not None and options:
+        raise ConfigError(f"give a config or keywords, not both (got {', '.join(options)} beside a config)")
+    return fixed_point(f, z0, config or SolverConfig.from_dict(options), Workspace())
+
+
+@torch.no_grad()
+def fixed_point(
+    f: Map, z0: Tensor, config: SolverConfig, workspace: Workspace, reference: Tensor | None = None
+) -> Solution:
+    """`solve`, with buffers from `workspace` and a fixed `reference` (B,) in place of the criterion's ||f(z)||."""
+    if z0.dtype not in (torch.float32, torch.float64):
+        raise LayerError(f"the state is kept in float32 or float64, not {z0.dtype}: pass z0.float()")
+    evaluate = _evaluation(f, z0)
+    start = _flat(z0.detach()).clone()  # it may be what is returned
+    with _autocast_off(z0.device.type):
+        method = METHODS[config.method](start, config, workspace)
+        found = _iterate(evaluate, start, method, config, reference)
+        method.close(workspace)
+    return replace(found, z=found.z.reshape(z0.shape))
+
+
+def _iterate(evaluate: Map, z: Tensor, method: Method, config: SolverConfig, reference: Tensor | None) -> Solution:
+    best, best_residual = z, z.new_full((len(z),), torch.inf)
+    settled = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    steps = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    evaluations = 0
+    while evaluations < config.max_iter:
+        if evaluations:
+            z = method.propose()
+        fz = evaluate(z)
+        evaluations += 1
+        residual = _measure(method.observe(z, fz), fz, config.criterion, reference)
+        better = residual < best_residual  # false for NaN
+        active = ~settled
+        if config.freeze:
+            better &= active
+        steps += active
+        settled |= ~(residual > config.tol)  # converged, or NaN and beyond help
+        look = config.check_every > 0 and evaluations % config.check_every == 0
+        all_settled, all_better = _on_host(settled.all(), better.all()) if look else (False, False)
+        # where every sample improves, which is the rule, the iterate itself is kept and nothing is copied
+        best = z if all_better else torch.where(better.unsqueeze(-1), z, best)
+        best_residual = residual if all_better else torch.where(better, residual, best_residual)
+        if all_settled:
+            break
+    return Solution(best, best_residual, steps, best_residual <= config.tol, evaluations)
+
+
+def _flat(state: Tensor) -> Tensor:
+    """(B, ...) -> (B, D), for an empty batch too."""
+    return state.reshape(len(state), math.prod(state.shape[1:]))
+
+
+def _on_host(*flags: Tensor) -> list[bool]:
+    """All flags in one synchronisation."""
+    return torch.stack(flags).tolist()
+
+
+def _measure(residual: Tensor, fz: Tensor, criterion: str, reference: Tensor | None) -> Tensor:
+    """The residual (B,) under the criterion; not finite where f(z), or its norm, is not."""
+    norm = torch.linalg.vector_norm(residual, dim=-1)
+    if criterion == "absolute":
+        return norm
+    if reference is None:
+        reference = torch.linalg.vector_norm(fz, dim=-1)
+    relative = norm / reference.clamp_min(torch.finfo(norm.dtype).tiny)
+    # a reference that has overflown would turn any finite residual into a perfect one
+    return torch.where(reference.isinf(), torch.nan, relative)
+
+
+def _evaluation(f: Map, z0: Tensor) -> Map:
+    """F on flattened states (B, D) in z0's precision, under the autocast that the caller runs under."""
+    shape, dtype = z0.shape, z0.dtype
+    autocast = _autocast_as_now(z0.device.type)
+
+    def evaluate(z: Tensor) -> Tensor:
+        with autocast():
+            fz = f(z.view(shape))
+        if fz.shape != shape:
+            raise LayerError(f"f maps a state {tuple(shape)} to {tuple(fz.shape)}: it has to keep the shape")
+        return _flat(fz.to(dtype))
+
+    return evaluate
+
+
+def _autocast_off(device_type: str) -> AbstractContextManager:
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def _autocast_as_now(device_type: str) -> Callable[[], AbstractContextManager]:
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device_type)
+    # Casts of weights made under no_grad carry no graph; were they cached, a later evaluation with a graph
+    # would find them, and the weights would silently get no gradient.
+    return lambda: torch.autocast(device_type, dtype=dtype, cache_enabled=False)
