@@ -1,0 +1,73 @@
+"""From the snapshots and histories of all runs to two tables: collapse.csv and accuracy.csv."""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from eqcollapse.atomic import replacing
+from eqcollapse.collapse.metrics import collapse_metrics
+from eqcollapse.collapse.moments import Moments
+from eqcollapse.training.stage import METADATA
+
+CELL = ("dataset", "split", "model", "seed")
+
+
+def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str) -> None:
+    """Write a row a (run, epoch, layer) to `collapse` and a row a (run, epoch) to `accuracy`."""
+    torch.set_num_threads(1)
+    measured, learned = [], []
+    runs = zip(snapshots, histories, strict=True)
+    for snapshot, history in tqdm(list(runs), "measuring", unit="run", file=sys.stderr, mininterval=5):
+        about, tensors = _read(snapshot)
+        cell = {name: about[name] for name in CELL}
+        measured += [cell | row for row in _collapse_rows(tensors, about["majority"], len(about["classes"]))]
+        with open(history, newline="") as stream:
+            learned += [cell | row for row in csv.DictReader(stream)]
+    _write(collapse, measured)
+    _write(accuracy, learned)
+
+
+def _read(path: str) -> tuple[dict, dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as stream:
+        about = json.loads(stream.metadata()[METADATA])
+        return about, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def _collapse_rows(tensors: dict[str, Tensor], majority: list[int], num_classes: int) -> Iterator[dict]:
+    for epoch, kept in _grouped(tensors).items():
+        weight, bias = kept.pop("weight"), kept.pop("bias", None)
+        for layer, moments in _grouped(kept).items():
+            metrics = collapse_metrics(Moments.from_tensors(moments), weight, bias, majority=majority or None)
+            yield {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
+
+
+def _grouped(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return tensors named `a/b` as {a: {b: tensor}}, those without a slash as they are."""
+    groups: dict = {}
+    for name in sorted(tensors):
+        first, slash, rest = name.partition("/")
+        if slash:
+            groups.setdefault(first, {})[rest] = tensors[name]
+        else:
+            groups[first] = tensors[name]
+    return groups
+
+
+def _write(path: str, rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(Path(path)) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
+
+
+def _plain(value: object) -> object:
+    return "" if isinstance(value, float) and math.isnan(value) else value

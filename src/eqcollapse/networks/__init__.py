@@ -1,0 +1,1 @@
+"""Encoder, explicit head, equilibrium head, classifier."""

@@ -1,0 +1,51 @@
+"""The equilibrium head: the last stage of the ResNet as a deep equilibrium model."""
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from eqcollapse.equilibrium import (
+    ContractiveConv,
+    Equilibrium,
+    ResidualConv,
+    SolverConfig,
+    jacobian_regularisation,
+)
+
+LAYERS = {
+    "residual": lambda channels, settings: ResidualConv(channels, settings["hidden"]),
+    "contractive": lambda channels, settings: ContractiveConv(channels, settings["hidden"], bound=settings["bound"]),
+}
+
+
+class EquilibriumHead(nn.Module):
+    """Solve z = f(z, x) with x a strided convolution of H0; average z* over the image: H0 -> z*, N×`dim`.
+
+    `settings` is the section `equilibrium` of params.yaml.
+    """
+
+    def __init__(self, channels_in: int, settings: dict):
+        super().__init__()
+        self.dim = 2 * channels_in
+        self.inject = nn.Conv2d(channels_in, self.dim, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(self.dim)
+        forward, backward = (
+            SolverConfig.from_dict({**settings[direction], "freeze": settings["freeze"]})
+            for direction in ("forward", "backward")
+        )
+        layer = LAYERS[settings["layer"]](self.dim, settings)
+        self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings["gradient"])
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features z*."""
+        injected = relu(self.norm(self.inject(x)))
+        equilibrium = self.equilibrium(injected)
+        self._last = (injected, equilibrium) if self.training else None
+        return equilibrium.mean(dim=(2, 3))
+
+    def jacobian_penalty(self, seed: int) -> Tensor:
+        """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""
+        injected, equilibrium = self._last
+        layer = self.equilibrium.layer
+        f = layer.bind(injected) if hasattr(layer, "bind") else lambda z: layer(z, injected)
+        return jacobian_regularisation(f, equilibrium, seed=seed)

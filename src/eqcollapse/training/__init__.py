@@ -1,0 +1,1 @@
+"""From splits to runs: the loop, checkpoints, snapshots."""

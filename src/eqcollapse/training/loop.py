@@ -1,0 +1,163 @@
+"""Stochastic gradient descent, an epoch at a time."""
+
+import math
+import sys
+import warnings
+from dataclasses import dataclass, field, replace
+
+import torch
+from tqdm import tqdm
+
+from eqcollapse.data.batches import Batches
+from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.networks.classifier import Classifier
+from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
+from eqcollapse.training.losses import LOSSES
+from eqcollapse.training.schedule import learning_rate
+
+
+@dataclass
+class Cell:
+    """One cell of the grid in training: its network, data and history."""
+
+    spec: dict
+    network: Classifier
+    train: Batches
+    test: Batches
+    majority: tuple[int, ...]
+    device: torch.device
+    epoch: int = 0
+    history: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.spec["train"]
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=settings["lr"],
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+        )
+        self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call this cell."""
+        return "{dataset}/{split}/{model}/seed-{seed}".format(**self.spec)
+
+    def state(self) -> dict:
+        """Return what a checkpoint needs to go on from here."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+            "methods": [(part.forward_solver.method, part.backward_solver.method) for part in self.equilibria],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        for part, (forward, backward) in zip(self.equilibria, state["methods"], strict=True):
+            part.forward_solver = replace(part.forward_solver, method=forward)
+            part.backward_solver = replace(part.backward_solver, method=backward)
+
+
+def progress(cell: Cell) -> tqdm:
+    """Return the bar of this cell's training, in batches; a redraw every ten seconds keeps logs short."""
+    size, done = len(cell.train), cell.epoch * len(cell.train)
+    return tqdm(desc=cell.name, total=_epochs(cell) * size, initial=done, unit="batch", mininterval=10)
+
+
+def train_epoch(cell: Cell, bar: tqdm) -> None:
+    """Train one more epoch, test, and add a row to the history; raise EqcollapseError if it diverged."""
+    cell.epoch += 1
+    rate = learning_rate(cell.spec["train"]["schedule"], cell.spec["train"]["lr"], cell.epoch, _epochs(cell))
+    for group in cell.optimizer.param_groups:
+        group["lr"] = rate
+    loss = _descend(cell, bar)
+    row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
+    _check_finite(cell, row)
+    row |= {f"test_{name}": value for name, value in _test(cell).items()}
+    cell.history.append(row)
+    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
+    _check_converged(cell)
+
+
+def _descend(cell: Cell, bar: tqdm) -> float:
+    """Take the steps of an epoch; return the mean loss over its samples."""
+    settings = cell.spec["train"]
+    loss_of = LOSSES[settings["loss"]]
+    low = settings["precision"] == "bfloat16"
+    penalty = cell.spec.get("equilibrium", {}).get("jacobian_penalty", 0.0)
+    cell.network.train()
+    for equilibrium in cell.equilibria:
+        equilibrium.statistics.reset()
+    total = torch.zeros((), dtype=torch.float64, device=cell.device)
+    count = 0
+    for step, (images, labels) in enumerate(cell.train.epoch(cell.epoch)):
+        cell.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(cell.device.type, dtype=torch.bfloat16, enabled=low):
+            logits = cell.network(images)
+        loss = loss_of(logits.float(), labels)
+        batch_loss = loss.detach()
+        if penalty:
+            loss = loss + penalty * cell.network.head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
+        loss.backward()
+        cell.optimizer.step()
+        total += batch_loss * len(labels)
+        count += len(labels)
+        bar.update()
+    return total.item() / count
+
+
+def _test(cell: Cell) -> dict[str, float]:
+    for equilibrium in cell.equilibria:
+        equilibrium.statistics.enabled = False
+    counts = correct_by_class(cell.network, *features_of(cell.network, cell.test))
+    for equilibrium in cell.equilibria:
+        equilibrium.statistics.enabled = True
+    return accuracies(counts.cpu(), cell.majority)
+
+
+def _solver_summary(cell: Cell) -> dict[str, float]:
+    return {key: value for equilibrium in cell.equilibria for key, value in equilibrium.statistics.summary().items()}
+
+
+def _check_finite(cell: Cell, row: dict) -> None:
+    finite = torch.stack([torch.isfinite(weights).all() for weights in cell.network.parameters()])
+    if not (math.isfinite(row["loss"]) and finite.all()):
+        residual = f", worst solver residual {row['solver_residual_max']:.3g}" if "solver_residual_max" in row else ""
+        raise EqcollapseError(
+            f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{residual}; "
+            f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
+        )
+
+
+def _check_converged(cell: Cell) -> None:
+    """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
+    for equilibrium in cell.equilibria:
+        policy = ConvergencePolicy(**cell.spec["equilibrium"]["convergence"])
+        where = f"cell {cell.name}, epoch {cell.epoch}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is to be said stands in the log, beside the epoch's line
+                message = policy.apply(equilibrium, equilibrium.statistics.summary())
+        except NotConverged as error:
+            raise EqcollapseError(f"{where}: {error}") from None
+        if message:
+            tqdm.write(f"warning: {where}: {message}", file=sys.stderr)
+
+
+def _line(cell: Cell, row: dict) -> str:
+    solver = ""
+    if "solver_converged" in row:
+        solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
+    accuracy = f"test accuracy {row['test_accuracy']:.4f}"
+    return f"epoch {cell.epoch}/{_epochs(cell)}, loss {row['loss']:.4g}, {accuracy}{solver}"
+
+
+def _epochs(cell: Cell) -> int:
+    return cell.spec["train"]["epochs"]

@@ -1,0 +1,133 @@
+"""Train one cell: files in, files out."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eqcollapse.atomic import replacing
+from eqcollapse.data.batches import Batches, channel_statistics
+from eqcollapse.data.splits import Split, read_split
+from eqcollapse.data.store import Dataset, read_dataset
+from eqcollapse.equilibrium import EquilibriumError
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.networks.classifier import build
+from eqcollapse.training import checkpoints
+from eqcollapse.training.loop import Cell, progress, train_epoch
+from eqcollapse.training.snapshots import kept_features, measure
+
+EVALUATION_BATCH = 256
+METADATA = "eqcollapse.run"
+
+
+def train(
+    spec: dict,
+    train_file: Path,
+    test_file: Path,
+    split_file: Path,
+    folder: Path,
+    *,
+    device: str,
+    checkpoint: Path,
+) -> dict[str, Any]:
+    """Train the cell of `spec` and write history, snapshots, features and weights to `folder`.
+
+    Goes on from `checkpoint` where a run was stopped. Returns how it ran, for the record.
+    """
+    place = _prepare_torch(device, spec["train"]["threads"])
+    dataset, split = read_dataset(train_file), read_split(split_file)
+    cell = _cell(spec, dataset, read_dataset(test_file), split, place)
+    snapshots: dict[str, Tensor] = {}
+    if state := checkpoints.load(checkpoint, place):
+        cell.restore(state["cell"])
+        snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
+    with progress(cell) as bar:
+        while cell.epoch < spec["train"]["epochs"]:
+            train_epoch(cell, bar)
+            if cell.epoch in spec["snapshots"]["epochs"]:
+                snapshots |= measure(cell)
+            checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
+    _write(cell, snapshots, dataset, split, folder)
+    checkpoint.unlink()
+    return {"device": _device_name(place), "threads": spec["train"]["threads"], "deterministic": True}
+
+
+def _prepare_torch(device: str, threads: int) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EqcollapseError("device: cuda is asked for, but torch sees no GPU: set device to auto or cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads)
+    return torch.device(device)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
+    settings = spec["train"]
+    images = torch.from_numpy(train.images)
+    indices = torch.from_numpy(split.indices)
+    mean, std = channel_statistics(images, indices)
+    common = {"mean": mean, "std": std, "seed": spec["seed"]}
+    try:
+        network = build(spec, images.shape[1], len(train.classes), spec["seed"])
+    except (EquilibriumError, ValueError) as error:
+        raise EqcollapseError(f"model {spec['model']}: {error}: change network or equilibrium in params.yaml") from None
+    return Cell(
+        spec=spec,
+        network=network.to(device, memory_format=torch.channels_last),
+        train=Batches(
+            images[indices].to(device),
+            torch.from_numpy(split.labels).to(device),
+            settings["batch_size"],
+            augment=settings["augment"],
+            **common,
+        ),
+        test=Batches(
+            torch.from_numpy(test.images).to(device),
+            torch.from_numpy(test.labels).to(device),
+            EVALUATION_BATCH,
+            augment={"crop": 0, "flip": False},
+            **common,
+        ),
+        majority=split.majority,
+        device=device,
+    )
+
+
+def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:
+    names = ("dataset", "split", "model", "seed")
+    about = {
+        **{name: cell.spec[name] for name in names},
+        "classes": list(dataset.classes),
+        "majority": list(split.majority),
+    }
+    metadata = {METADATA: json.dumps(about, sort_keys=True)}
+    _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
+    kept = kept_features(cell, cell.spec["snapshots"]["features_per_class"])
+    _write_tensors(folder / "features.safetensors", kept, metadata)
+    weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
+    _write_tensors(folder / "model.safetensors", weights, metadata)
+    _write_history(folder / "history.csv", cell.history)
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def _write_history(path: Path, rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

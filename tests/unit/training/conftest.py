@@ -1,0 +1,68 @@
+"""A cell that trains in a second: 60 random images of three classes."""
+
+import numpy as np
+import pytest
+
+from eqcollapse.data.splits import write_split
+from eqcollapse.data.store import Dataset, write_dataset
+
+SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5}
+
+
+@pytest.fixture
+def spec() -> dict:
+    """The resolved settings of a small cell."""
+    return {
+        "dataset": "noise",
+        "split": "ka1-r2",
+        "model": "deq",
+        "seed": 0,
+        "network": {"width": 8, "stages": 2, "blocks": 1, "head": "equilibrium", "bias": True},
+        "equilibrium": {
+            "layer": "contractive",
+            "hidden": None,
+            "bound": 0.9,
+            "gradient": "implicit",
+            "freeze": True,
+            "forward": SOLVER,
+            "backward": SOLVER,
+            "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
+            "jacobian_penalty": 0.0,
+        },
+        "train": {
+            "epochs": 4,
+            "batch_size": 16,
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "loss": "ce",
+            "schedule": {"kind": "cosine", "every": 1, "factor": 0.1, "warmup": 1},
+            "augment": {"crop": 1, "flip": True},
+            "precision": "float32",
+            "threads": 1,
+        },
+        "snapshots": {"epochs": [1, 3, 4], "features_per_class": 5},
+    }
+
+
+@pytest.fixture
+def files(tmp_path) -> list:
+    """Train, test and split files."""
+    draw = np.random.RandomState(0)
+    paths = [tmp_path / name for name in ("train.safetensors", "test.safetensors", "split.csv")]
+    for path, count in zip(paths, (60, 30), strict=False):
+        labels = np.arange(count) % 3
+        images = draw.randint(0, 200, (count, 1, 6, 6)) + 25 * labels[:, None, None, None]
+        write_dataset(path, Dataset(images.astype(np.uint8), labels.astype(np.int64), ("a", "b", "c"), "noise"))
+    split = {
+        "dataset": "noise",
+        "split": "ka1-r2",
+        "majority": 1,
+        "ratio": 2.0,
+        "majority_classes": "first",
+        "per_class": None,
+        "seed": 0,
+        "validation": 0.0,
+    }
+    write_split(split, paths[0], paths[2])
+    return paths
