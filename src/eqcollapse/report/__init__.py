@@ -1,0 +1,1 @@
+"""From metrics to tables and figures. Reads CSV, never torch."""

@@ -1,0 +1,68 @@
+"""Tables A-1 .. A-4: test accuracy in per cent."""
+
+import math
+
+import pandas as pd
+
+from eqcollapse.report.intervals import mean_and_interval
+from eqcollapse.report.results import chosen, last_epoch, model_name, read
+
+GROUPS = {
+    "overall": "test_accuracy",
+    "majority": "test_accuracy_majority",
+    "minority": "test_accuracy_minority",
+}
+
+
+def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it."""
+    _, accuracy = inputs
+    numbers = accuracy_table(read(accuracy), spec)
+    return numbers, _shown(numbers)
+
+
+def accuracy_table(accuracy: pd.DataFrame, spec: dict) -> pd.DataFrame:
+    """Return test accuracy of the last epoch: a row a (dataset, split, group), for each model its mean over the
+    seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed.
+    """
+    rows = []
+    for dataset, splits in spec["splits"].items():
+        final = last_epoch(chosen(accuracy, dataset, splits, spec))
+        for split in splits:
+            part = final[final.split == split]
+            groups = GROUPS if split != "balanced" else {"overall": "test_accuracy"}
+            rows += [
+                {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec["models"])}
+                for group, column in groups.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def _cells(part: pd.DataFrame, column: str, models: list[str]) -> dict[str, float]:
+    by_model = {model: 100 * part[part.model == model].set_index("seed")[column] for model in models}
+    cells: dict[str, float] = {}
+    for model, values in by_model.items():
+        cells[model], cells[f"{model}_interval"] = mean_and_interval(values)
+    if len(models) == 2:
+        first, second = models
+        difference = by_model[second] - by_model[first]
+        cells["difference"], cells["difference_interval"] = mean_and_interval(difference)
+    return {**cells, "seeds": len(by_model[models[0]])}
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for people: intervals beside their means, names in place of columns."""
+    shown = table[["dataset", "split", "group"]].rename(columns=str.capitalize)
+    for column in table.columns[3:]:
+        if f"{column}_interval" in table:
+            name = "Difference" if column == "difference" else model_name(column)
+            signed = column == "difference"
+            pairs = zip(table[column], table[f"{column}_interval"], strict=True)
+            shown[name] = [_number(value, half, signed) for value, half in pairs]
+    shown["Seeds"] = table["seeds"].astype(str)
+    return shown
+
+
+def _number(value: float, half: float, signed: bool) -> str:
+    text = f"{value:+.2f}" if signed else f"{value:.2f}"
+    return text if math.isnan(half) else f"{text} ± {half:.2f}"

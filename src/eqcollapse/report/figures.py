@@ -1,0 +1,27 @@
+"""Every figure: which function draws it, and the files that it is saved to."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from eqcollapse.report import curves, theory
+from eqcollapse.report.style import save
+
+
+def write_figure(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Draw the figure of `spec` from the CSV files `inputs` to `outputs` (pdf, png, svg)."""
+    save(KINDS[spec["kind"]](spec, inputs), outputs, spec["style"]["dpi"])
+
+
+def _theory(draw):
+    def from_files(spec: dict, inputs: list[str]) -> Figure:
+        return draw(pd.concat([pd.read_csv(path) for path in inputs]), width=spec["style"]["width"])
+
+    return from_files
+
+
+KINDS = {
+    "curves": curves.draw,
+    "descent": _theory(theory.descent),
+    "low-rank": _theory(theory.low_rank),
+    "layer-peeled": _theory(theory.layer_peeled),
+}

@@ -1,0 +1,39 @@
+"""collapse.csv and accuracy.csv, read and cut to what a table or figure shows."""
+
+import pandas as pd
+
+CELL = ["dataset", "split", "model", "seed"]
+NAMES = {"explicit": "Explicit", "deq": "DEQ"}
+
+
+def read(path: str) -> pd.DataFrame:
+    """Read a results file."""
+    return pd.read_csv(path, dtype=dict.fromkeys(CELL[:3], str))
+
+
+def chosen(frame: pd.DataFrame, dataset: str, splits: list[str], spec: dict) -> pd.DataFrame:
+    """Return the rows of `dataset` and `splits` for the models and seeds of `spec`."""
+    return frame[
+        (frame.dataset == dataset)
+        & frame.split.isin(splits)
+        & frame.model.isin(spec["models"])
+        & frame.seed.isin(spec["seeds"])
+    ]
+
+
+def last_epoch(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return each run's last row."""
+    return frame.sort_values("epoch").groupby(CELL, sort=False).tail(1)
+
+
+def model_name(model: str) -> str:
+    """Return how tables and legends call a model."""
+    return NAMES.get(model, model)
+
+
+def split_name(split: str) -> str:
+    """Return how titles call a split: `Balanced`, or KA and R."""
+    if split == "balanced":
+        return "Balanced"
+    majority, _, ratio = split.removeprefix("ka").partition("-r")
+    return f"$K_A$ = {majority}, $R$ = {ratio}"

@@ -1,0 +1,84 @@
+"""How every figure looks, and how it is saved to the same bytes each time."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from eqcollapse.atomic import replacing
+
+# Okabe and Ito's colours, told apart by colour-blind eyes; lightness and line style tell them apart in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+SETTINGS = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "font.size": 8,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,
+    "savefig.bbox": "standard",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "eqcollapse",
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+}
+_METADATA = {
+    ".pdf": {"CreationDate": None, "ModDate": None},
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+}
+
+
+def new_figure(rows: int, columns: int, *, width: float, height: float, **options) -> tuple[Figure, "plt.Axes"]:
+    """Return a figure of `width` x `height` inches and its axes (an array rows x columns)."""
+    plt.rcParams.update(SETTINGS)
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
+
+
+def look(position: int) -> dict:
+    """Return colour, line and marker of the `position`-th series."""
+    return {
+        "color": COLOURS[position % len(COLOURS)],
+        "linestyle": LINES[position % len(LINES)],
+        "marker": MARKERS[position % len(MARKERS)],
+    }
+
+
+def log_scale(axes: Axes, which: str) -> None:
+    """Make the `which` ("x" or "y") axis logarithmic, with plain numbers where less than two decades show.
+
+    To be called after plotting: what is drawn decides on the ticks.
+    """
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 4 else range(1, 10)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def save(figure: Figure, paths: Iterable[str | Path], dpi: int) -> None:
+    """Save `figure` to each path (.pdf, .png or .svg) without dates, so that the bytes repeat; then close it."""
+    with matplotlib.rc_context(SETTINGS):
+        for path in map(Path, paths):
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=_METADATA[path.suffix])
+    plt.close(figure)

@@ -1,0 +1,42 @@
+"""Every table: which function makes it, and how it is written as csv, markdown and LaTeX."""
+
+import pandas as pd
+
+from eqcollapse.atomic import write_text
+from eqcollapse.report import accuracy, theory
+
+
+def write_table(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
+    numbers, shown = KINDS[spec["kind"]](spec, inputs)
+    csv, md, tex = outputs
+    write_text(csv, numbers.to_csv(index=False, lineterminator="\n"))
+    write_text(md, _markdown(shown))
+    write_text(tex, _latex(shown))
+
+
+def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    files = zip(spec["experiments"], inputs, strict=True)
+    numbers = theory.table({name: pd.read_csv(path) for name, path in files})
+    shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
+    for column in ("Measured", "Highest", "Closed form"):
+        shown[column] = [f"{value:.12f}" if pd.notna(value) else "none known" for value in shown[column]]
+    shown["Relative gap"] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown["Relative gap"]]
+    return numbers, shown
+
+
+KINDS = {"accuracy": accuracy.table, "theory": _theory}
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    lines = [shown.columns, ["---"] * len(shown.columns), *shown.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _latex(shown: pd.DataFrame) -> str:
+    lines = [r"\begin{tabular}{" + "l" * 3 + "r" * (len(shown.columns) - 3) + "}", r"\hline"]
+    lines += [" & ".join(shown.columns) + r" \\", r"\hline"]
+    lines += [
+        " & ".join(row).replace("_", r"\_").replace("±", r"$\pm$") + r" \\" for row in shown.itertuples(index=False)
+    ]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])

@@ -1,0 +1,211 @@
+"""Figures and table of the theory: CSVs of the theory stage in, matplotlib figures and a DataFrame out."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from eqcollapse.report.style import COLOURS, LINES, MARKERS, look, new_figure
+
+FLOOR = 1e-16
+"""Metrics fall to 1e-47 where collapse is exact; below this they only squeeze the rest of the picture."""
+
+GEOMETRY = {
+    "minority_cosine": "Minority cosine",
+    "norm_ratio": "Norm ratio",
+    "nc2": "Distance of W\nto simplex ETF",
+    "seli_weight": "Distance of W\nto SELI",
+    "self_duality": "Self-duality\nerror",
+}
+EXACT = {"minority_cosine": "exact_minority_cosine", "norm_ratio": "exact_norm_ratio"}
+MODELS = {"explicit": "explicit", "deq": "DEQ"}
+
+
+def descent(runs: pd.DataFrame, *, width: float) -> Figure:
+    """Draw figures B-1 to B-4: loss, NC1, NC2 and NC3 over iterations, a line a layer's features.
+
+    Lines are medians over the seeds, bands reach from the lowest to the highest; a dotted line is the closed
+    form.
+    """
+    figure, axes = new_figure(1, 4, width=width, height=0.3 * width)
+    runs = runs[runs.iteration > 0]
+    layers = _layers(runs)
+    _band(axes[0, 0], runs, "loss", {"color": COLOURS[-1]}, None)
+    if runs.optimum.notna().all():
+        axes[0, 0].axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle=":", label="closed form")
+        axes[0, 0].legend(loc="upper right", fontsize=7)
+    axes[0, 0].set_title("Loss")
+    for axis, metric in zip(axes[0, 1:], ("nc1", "nc2", "nc3"), strict=True):
+        for layer in layers:
+            style = look(layer - 1) | {"marker": ""}
+            _band(axis, runs, f"{metric}_{layer}", style, _features(layer, len(layers)))
+        axis.set_title(metric.upper())
+        bottom = runs[[f"{metric}_{layer}" for layer in layers]].min().min()
+        if bottom < FLOOR:
+            axis.set_ylim(bottom=FLOOR)
+    if len(layers) > 1:
+        axes[0, -1].legend(loc="lower left", fontsize=7)
+    for axis in axes[0]:
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("Iteration")
+    return figure
+
+
+def low_rank(runs: pd.DataFrame, *, width: float) -> Figure:
+    """Draw deep ReLU runs that end below full collapse: their loss, and the rank of the class means of the
+    lowest.
+
+    Left, from iteration 100 on: a line a seed, the one that ends lowest thick; full collapse and, where there
+    is one, the low-rank point that is written down (eqcollapse.theory.lowrank) as horizontal lines. Right:
+    the lowest run, a line a layer.
+    """
+    figure, axes = new_figure(1, 2, width=width, height=0.4 * width)
+    left, right = axes[0]
+    runs = runs[runs.iteration >= 100]
+    last = runs[runs.iteration == runs.iteration.max()]
+    lowest = last.loc[last.loss.idxmin(), "seed"]
+    for seed, run in runs.groupby("seed"):
+        style = {"color": COLOURS[0], "linewidth": 2.2} if seed == lowest else {"color": "0.7", "linewidth": 0.8}
+        left.plot(run.iteration, run.loss, zorder=3 if seed == lowest else 2, **style)
+    left.axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle="--", label="full collapse")
+    if runs.lower.notna().all():
+        left.axhline(runs.lower.iloc[0], color=COLOURS[2], linestyle=":", label="graph construction")
+    left.set(title="Loss, a line a seed", ylabel="Loss")
+    left.set_ylim(0.97 * last.loss.min(), 1.6 * runs.optimum.iloc[0])
+    left.legend()
+    run = runs[runs.seed == lowest]
+    for layer in _layers(runs):
+        right.plot(
+            run.iteration,
+            run[f"rank_{layer}"],
+            label=_features(layer, len(_layers(runs))),
+            **(look(layer - 1) | {"marker": ""}),
+        )
+    right.set(title="Rank of the class means, lowest run", ylim=(0, None), ylabel="Rank")
+    right.legend()
+    for axis in axes[0]:
+        axis.set(xscale="log", xlabel="Iteration")
+    return figure
+
+
+def layer_peeled(runs: pd.DataFrame, *, width: float) -> Figure:
+    """Draw figure A-theory: the layer-peeled models over R, a column a bound, a row a quantity, a colour a
+    KA.
+
+    Markers are descents (medians over the seeds), filled for the explicit model and open for the DEQ; lines
+    are the exact minimum where it has been worked out; vertical lines are the exact R of minority collapse.
+    `runs` are the rows of one or more layer-peeled experiments.
+    """
+    bounds = sorted({*zip(runs.bound_weight, runs.bound_features, strict=True)})
+    figure, axes = new_figure(
+        len(GEOMETRY), len(bounds), width=width, height=0.5 + 1.3 * len(GEOMETRY), sharex="col", sharey="row"
+    )
+    for column, (bound_weight, bound_features) in enumerate(bounds):
+        part = runs[(runs.bound_weight == bound_weight) & (runs.bound_features == bound_features)]
+        for row, (quantity, label) in enumerate(GEOMETRY.items()):
+            _over_ratio(axes[row, column], part[part.ratio > 1], quantity)
+            axes[row, 0].set_ylabel(label)
+        axes[0, column].set_title(_bounds(bound_weight, bound_features))
+        axes[-1, column].set_xlabel("$R - 1$")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def table(experiments: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return table theory from the rows of each experiment by name: a row a case.
+
+    Columns: experiment, case, measured (the least loss over the seeds), highest (the greatest), closed_form,
+    relative_gap of the least, status (`global`: proved to be the minimum; `stationary`; `beaten`; `unknown`).
+    A layer-peeled experiment gives two cases a model: balanced (R = 1) against the lower bound, and of the
+    imbalanced cells that with the largest relative gap against the exact minimum.
+    """
+    rows = []
+    for name, frame in experiments.items():
+        rows += _peeled_rows(name, frame) if "model" in frame else _ufm_rows(name, frame)
+    return pd.DataFrame(rows)
+
+
+def _ufm_rows(name: str, frame: pd.DataFrame) -> list[dict]:
+    last = frame[frame.iteration == frame.iteration.max()]
+    rows = []
+    for scale, part in last.groupby("lambda_scale"):
+        case = f"{len(_layers(frame))} layer(s)" + ("" if scale == 1 else f", lambdas x {scale:g}")
+        rows.append(_row(name, case, part.loss, part.optimum.iloc[0], part.status.iloc[0]))
+    return rows
+
+
+def _peeled_rows(name: str, frame: pd.DataFrame) -> list[dict]:
+    rows = []
+    for model, part in frame.groupby("model", sort=False):
+        balanced, imbalanced = part[part.ratio == 1], part[part.ratio > 1]
+        if len(balanced):
+            rows.append(_row(name, f"{model}, balanced", balanced.loss, balanced.lower_bound.iloc[0], "global"))
+        if len(imbalanced):
+            cells = imbalanced.groupby(["majority", "ratio"], sort=False)
+            gaps = cells.loss.min() / cells.optimum.first() - 1
+            majority, ratio = gaps.idxmax()
+            cell = cells.get_group((majority, ratio))
+            case = f"{model}, worst of {len(gaps)} imbalances: KA = {majority}, R = {ratio:g}"
+            rows.append(_row(name, case, cell.loss, cell.optimum.iloc[0], "global"))
+    return rows
+
+
+def _row(name: str, case: str, losses: pd.Series, closed_form: float, status: str) -> dict:
+    measured = losses.min()
+    return {
+        "experiment": name,
+        "case": case,
+        "measured": measured,
+        "highest": losses.max(),
+        "closed_form": closed_form,
+        "relative_gap": measured / closed_form - 1,
+        "status": status,
+    }
+
+
+def _band(axis, runs: pd.DataFrame, quantity: str, style: dict, label: str | None) -> None:
+    values = runs.groupby("iteration")[quantity].agg(["median", "min", "max"]).clip(lower=FLOOR / 10)
+    axis.plot(values.index, values["median"], label=label, **style)
+    axis.fill_between(values.index, values["min"], values["max"], color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _over_ratio(axis, part: pd.DataFrame, quantity: str) -> None:
+    for position, (majority, cells) in enumerate(part.groupby("majority")):
+        colour = COLOURS[position]
+        if quantity in EXACT:
+            exact = cells.groupby("ratio")[EXACT[quantity]].first()
+            axis.plot(exact.index - 1, exact, color=colour, linestyle=LINES[position], linewidth=1)
+        for model, name in MODELS.items():
+            values = cells[cells.model == model].groupby("ratio")[quantity].median()
+            fill = colour if model == "explicit" else "none"
+            size = 3 if model == "explicit" else 5
+            axis.plot(
+                values.index - 1,
+                values,
+                color=colour,
+                linestyle="" if quantity in EXACT else LINES[position],
+                linewidth=0.6,
+                marker=MARKERS[position],
+                markersize=size,
+                markerfacecolor=fill,
+                label=f"{name}, KA = {majority}",
+            )
+        axis.axvline(cells.threshold.iloc[0] - 1, color=colour, linestyle=LINES[position], linewidth=0.8, alpha=0.6)
+    axis.set_xscale("log")
+
+
+def _layers(runs: pd.DataFrame) -> list[int]:
+    return [int(name.removeprefix("nc1_")) for name in runs.columns if name.startswith("nc1_")]
+
+
+def _features(layer: int, layers: int) -> str:
+    """The features that W_layer reads: the free ones first, those before the classifier last."""
+    return {1: "free features", layers: "last features"}.get(layer, f"features {layer}")
+
+
+def _bounds(bound_weight: float, bound_features: float) -> str:
+    if bound_weight == bound_features:
+        return f"$E_W = E_H = {bound_weight:g}$"
+    return f"$E_W = {bound_weight:g}$, $E_H = {bound_features:g}$"

@@ -1,0 +1,84 @@
+"""Tables of accuracy, against numbers worked out by hand and scipy's intervals."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from eqcollapse.report.accuracy import accuracy_table
+from eqcollapse.report.intervals import mean_and_interval
+from eqcollapse.report.tables import write_table
+
+SPEC = {
+    "kind": "accuracy",
+    "models": ["explicit", "deq"],
+    "seeds": [0, 1, 2],
+    "splits": {"digits": ["balanced", "ka3-r10"]},
+}
+
+
+@pytest.fixture
+def accuracy() -> pd.DataFrame:
+    rows = []
+    for split, base in (("balanced", 0.9), ("ka3-r10", 0.5)):
+        for model, gain in (("explicit", 0.0), ("deq", 0.02)):
+            for seed in range(4):  # one more than the table asks for
+                for epoch in (1, 2):
+                    value = base + gain + 0.01 * seed * (1 + gain) - (0.3 if epoch == 1 else 0)
+                    rows.append(
+                        {
+                            "dataset": "digits",
+                            "split": split,
+                            "model": model,
+                            "seed": seed,
+                            "epoch": epoch,
+                            "test_accuracy": value,
+                            "test_accuracy_majority": value + 0.1,
+                            "test_accuracy_minority": value - 0.1,
+                        }
+                    )
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_the_last_epoch_of_the_asked_for_seeds(accuracy):
+    table = accuracy_table(accuracy, SPEC)
+    assert list(zip(table.split, table.group, strict=True)) == [
+        ("balanced", "overall"),
+        ("ka3-r10", "overall"),
+        ("ka3-r10", "majority"),
+        ("ka3-r10", "minority"),
+    ]
+    assert table.explicit[0] == pytest.approx(91.0)
+    assert table.deq[3] == pytest.approx(100 * (0.42 + 0.0102))
+    assert set(table.seeds) == {3}
+
+
+def test_differences_are_paired_by_seed(accuracy):
+    table = accuracy_table(accuracy, SPEC)
+    differences = 100 * np.array([0.02 + 0.01 * seed * 0.02 for seed in range(3)])
+    low, high = stats.t.interval(0.95, 2, loc=differences.mean(), scale=stats.sem(differences))
+    assert table.difference[0] == pytest.approx(differences.mean())
+    assert table.difference_interval[0] == pytest.approx((high - low) / 2)
+
+
+def test_one_seed_has_no_interval():
+    mean, half = mean_and_interval([3.0])
+    assert mean == 3.0
+    assert math.isnan(half)
+
+
+def test_three_formats_tell_the_same(accuracy, tmp_path):
+    files = [tmp_path / name for name in ("collapse.csv", "accuracy.csv")]
+    accuracy.to_csv(files[0], index=False)
+    accuracy.to_csv(files[1], index=False)
+    outputs = [str(tmp_path / f"table.{suffix}") for suffix in ("csv", "md", "tex")]
+    write_table(SPEC, [str(file) for file in files], outputs)
+    csv, md, tex = (Path(path).read_text(encoding="utf-8") for path in outputs)
+    assert len(pd.read_csv(outputs[0])) == 4
+    assert "91.00 ± " in md
+    assert "Explicit" in md
+    assert r"91.00 $\pm$ " in tex
+    assert csv.count("\n") == 5
