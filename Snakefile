@@ -1,0 +1,92 @@
+"""Every figure and table of the study in params.yaml: the DAG at a glance."""
+
+import os
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+sys.path.insert(0, os.path.join(workflow.basedir, "src"))
+
+from eqcollapse import sweep
+from eqcollapse.planning import plan
+
+
+configfile: "params.yaml"
+
+
+STUDY = plan(config, is_main_process=workflow.is_main_process)
+
+
+container: "containers/eqcollapse.sif"
+
+
+report: "workflow/report/study.rst"
+
+
+wildcard_constraints:
+    digest="[0-9a-f]{10}",
+    seed="[0-9]+",
+    dataset="[^/@]+",
+    split="[^/@]+",
+    model="[^/@]+",
+    name="[^/@]+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/splits.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/theory.smk"
+include: "workflow/rules/collapse.smk"
+include: "workflow/rules/report.smk"
+
+
+rule data:
+    input:
+        STUDY.files("data"),
+
+
+rule splits:
+    input:
+        STUDY.files("splits"),
+
+
+rule train:
+    input:
+        STUDY.files("train"),
+
+
+rule theory:
+    input:
+        STUDY.files("theory"),
+
+
+rule collapse:
+    input:
+        STUDY.files("collapse"),
+
+
+rule report:
+    input:
+        STUDY.files("table"),
+        STUDY.files("figure"),
+
+
+rule all:
+    default_target: True
+    input:
+        rules.data.input,
+        rules.splits.input,
+        rules.train.input,
+        rules.theory.input,
+        rules.collapse.input,
+        rules.report.input,
+
+
+onstart:
+    sweep.note_owner()
+
+
+onsuccess:
+    print(f"\n{STUDY.closing_words()}")

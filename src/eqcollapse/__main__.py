@@ -1,0 +1,198 @@
+"""The command line: one subcommand a stage, which a rule's `shell:` calls, and a few for people."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.source import code_digest
+from eqcollapse.study import STAGES, record_path
+
+Run = Mapping[str, Any]
+UNRECORDED = ("--path", "--mirror", "--device")
+"""Options that say where, not what: they are no part of a record."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; return the exit code: 0, 1 for a fault of the user's, 2 for a wrong command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if arguments[:1] == ["metrics"]:
+            return _metrics(arguments[1:])
+        options = _parser().parse_args(arguments)
+        return options.run(options, arguments) or 0
+    except EqcollapseError as error:
+        print(f"eqcollapse {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"eqcollapse {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Let a job that is told to end (by Snakemake, by Slurm) clean up as after Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eqcollapse", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage, (about, _) in RUNNERS.items():
+        command = commands.add_parser(stage, help=about)
+        command.set_defaults(run=_run_stage)
+        command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
+        command.add_argument("--code", help="the digest of the stage's code when the job was planned")
+        command.add_argument("--spec", required=True, type=_json, help="the resolved settings, as JSON")
+        command.add_argument("--inputs", nargs="*", default=[], metavar="FILE")
+        command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
+    commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
+    commands.choices["data"].add_argument("--mirror", help="a folder or URL to look at before the canonical source")
+    commands.choices["train"].add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    _add_checks(commands)
+    return parser
+
+
+def _add_checks(commands: Any) -> None:
+    check = commands.add_parser("check", help="check a params file, and say how many jobs it asks for")
+    check.add_argument("params", nargs="?", default="params.yaml")
+    check.set_defaults(run=_check)
+    digest = commands.add_parser("hash", help="print the sha256 of an archive or image folder, for params.yaml")
+    digest.add_argument("path", type=Path)
+    digest.set_defaults(run=_hash)
+    commands.add_parser("metrics", help="measure collapse in features of your own", add_help=False)
+
+
+def _metrics(arguments: list[str]) -> int:
+    """Run `metrics`, whose options come from a package that imports torch: no other command waits for that."""
+    from eqcollapse.collapse import cli
+
+    parser = argparse.ArgumentParser(prog="eqcollapse metrics", description="Measure collapse in features of your own.")
+    cli.add_arguments(parser)
+    return cli.run(parser.parse_args(arguments))
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
+
+
+def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
+    from eqcollapse.provenance.records import write_record
+
+    stage = options.command
+    code = code_digest(STAGES[stage])
+    if options.code and options.code != code[: len(options.code)]:
+        raise EqcollapseError(
+            f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
+        )
+    _, runner = RUNNERS[stage]
+    run = runner(options) or {}
+    write_record(
+        record_path(tuple(options.outputs)),
+        stage=stage,
+        digest=options.digest,
+        command=["python", "-m", "eqcollapse", *_recorded(arguments)],
+        spec=options.spec,
+        inputs=options.inputs,
+        outputs=options.outputs,
+        code=code,
+        run=run,
+    )
+
+
+def _recorded(arguments: list[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        skip, skipped = argument in UNRECORDED, skip
+        if not (skip or skipped or argument.startswith(tuple(f"{option}=" for option in UNRECORDED))):
+            kept.append(argument)
+    return kept
+
+
+def _data(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.data.stage import prepare
+
+    train, test = (Path(file) for file in options.outputs)
+    spec = {**options.spec, "path": options.path}
+    return prepare(spec, train, test, mirror=options.mirror, cache=Path(".cache/downloads"))
+
+
+def _splits(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.data.splits import write_split
+
+    return write_split(options.spec, Path(options.inputs[0]), Path(options.outputs[0]))
+
+
+def _train(options: argparse.Namespace) -> Run:
+    from eqcollapse.training.stage import train
+
+    data, test, split = (Path(file) for file in options.inputs)
+    checkpoint = Path(".cache/checkpoints", f"{options.digest}.pt")
+    folder = Path(options.outputs[0]).parent
+    return train(options.spec, data, test, split, folder, device=options.device, checkpoint=checkpoint)
+
+
+def _collapse(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.measurement import measure
+
+    half = len(options.inputs) // 2
+    return measure(options.inputs[:half], options.inputs[half:], *options.outputs)
+
+
+def _theory(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.theory.stage import run
+
+    return run(options.spec, Path(options.outputs[0]), progress=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _table(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.report.tables import write_table
+
+    return write_table(options.spec, options.inputs, options.outputs)
+
+
+def _figure(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.report.figures import write_figure
+
+    return write_figure(options.spec, options.inputs, options.outputs)
+
+
+def _check(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.params import load
+    from eqcollapse.study import Study
+
+    study = Study(load(options.params))
+    print(f"{options.params}: " + ", ".join(f"{len(jobs)} {stage}" for stage, jobs in study.jobs.items() if jobs))
+
+
+def _hash(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.data import content_sha256
+
+    print(content_sha256(options.path))
+
+
+RUNNERS: dict[str, tuple[str, Callable[[argparse.Namespace], Run | None]]] = {
+    "data": ("fetch, check and convert a data set", _data),
+    "splits": ("choose the training samples of a split", _splits),
+    "train": ("train one cell", _train),
+    "theory": ("run one theory experiment", _theory),
+    "collapse": ("measure collapse and accuracy of all runs", _collapse),
+    "table": ("write a table", _table),
+    "figure": ("draw a figure", _figure),
+}
+
+if __name__ == "__main__":
+    if Path("src/eqcollapse").is_dir():
+        os.environ.setdefault("MPLBACKEND", "agg")
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What the Snakefile does before its rules: check the settings, plan the study, sweep results/.
+
+Snakemake parses the Snakefile again in every job that it hands to a cluster, maybe hours later, when params.yaml or
+the source may be others. So the main process freezes what it planned, and hands the file's name on in the environment.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eqcollapse import running
+from eqcollapse.atomic import write_text
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.params import parse
+from eqcollapse.study import Study
+from eqcollapse.sweep import ATTIC, pending
+
+PLAN = "EQCOLLAPSE_PLAN"
+"""The environment variable that names the frozen plan of a run."""
+
+
+def plan(config: Mapping[str, Any], *, is_main_process: bool) -> Study:
+    """Return the study that `config` (params.yaml and what the command line overrides) asks for.
+
+    In Snakemake's main process, results/ is swept first; in a job that parses the Snakefile again, the study is the
+    one that the main process planned. A fault ends Snakemake with a line for each, before any job.
+    """
+    _put_this_python_first()
+    try:
+        return _planned(config) if is_main_process else _frozen(config)
+    except EqcollapseError as error:
+        print(error, file=sys.stderr, flush=True)
+        # Snakemake answers an exception with a traceback through its own code, which helps nobody here.
+        os._exit(1)
+
+
+def _planned(config: Mapping[str, Any]) -> Study:
+    study = Study(parse(config))
+    try:
+        guard = running.Guard()
+    except OSError as error:
+        raise EqcollapseError(f"{running.FOLDER}: cannot be written, and Snakemake needs it: {error}") from None
+    _sweep(study, guard)
+    guard.share()
+    os.environ[PLAN] = _freeze(config, study)
+    _HELD.append(guard)
+    return study
+
+
+_HELD: list[running.Guard] = []
+"""The guard of this process, so that it is held to the end."""
+
+
+def _sweep(study: Study, guard: running.Guard) -> None:
+    """Move what there is to move, but nothing under another run: then what is there cannot be told from what should be."""
+    alone = guard.alone(patience=0)
+    moves = pending(study)
+    if moves and not alone:
+        alone = guard.alone()  # of two that start at once, the other may be moving just now
+        moves = pending(study)
+    idle = alone and not running.locked()
+    if moves and idle:
+        moves.run()
+        print(
+            f"params.yaml: {len(moves.away)} results put aside in {ATTIC}, {len(moves.back)} brought back",
+            file=sys.stderr,
+        )
+    if idle:
+        _forget_plans()
+    if moves and not idle and "--unlock" not in sys.argv:
+        raise EqcollapseError(
+            f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while "
+            f"{running.described()} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
+        )
+
+
+def _freeze(config: Mapping[str, Any], study: Study) -> str:
+    """Write what the study was planned from; return the file's name, which is a digest of its content."""
+    content = json.dumps({"config": config, "code": study.code}, sort_keys=True, default=str)
+    path = running.FOLDER / f"plan-{hashlib.sha256(content.encode()).hexdigest()[:10]}.json"
+    if not path.exists():
+        write_text(path, content)
+    return str(path)
+
+
+def _frozen(config: Mapping[str, Any]) -> Study:
+    name = os.environ.get(PLAN)
+    if not name:
+        return Study(parse(config))
+    try:
+        content = json.loads(Path(name).read_text())
+    except (OSError, ValueError):
+        raise EqcollapseError(f"{name}: the plan of the run that this job is of is gone: start the run again") from None
+    return Study(parse(content["config"]), content["code"])
+
+
+def _forget_plans() -> None:
+    for path in running.FOLDER.glob("plan-*.json"):
+        path.unlink(missing_ok=True)
+
+
+def _put_this_python_first() -> None:
+    """Let bare jobs run the Python that runs Snakemake, also where its environment is not activated."""
+    here = os.path.dirname(sys.executable)
+    places = os.environ.get("PATH", "").split(os.pathsep)
+    if places[0] != here:
+        os.environ["PATH"] = os.pathsep.join([here, *places])

@@ -1,0 +1,1 @@
+"""What made a file: a record beside every output."""

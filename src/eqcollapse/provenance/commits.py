@@ -1,0 +1,92 @@
+"""Whether the code behind the records is that of a commit, asked of git itself."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eqcollapse.source import PACKAGE, code_digest, imported
+
+SOURCE = f"src/{PACKAGE}"
+
+
+class Sources:
+    """The package's source at commits of this repository, each unpacked once to a temporary folder."""
+
+    def __init__(self, scratch: Path):
+        self._scratch = scratch
+        self._roots: dict[str, Path | None] = {}
+
+    def root(self, commit: str) -> Path | None:
+        """Return the package's folder as `commit` has it; None if this repository has no such commit."""
+        if commit not in self._roots:
+            self._roots[commit] = self._unpacked(commit)
+        return self._roots[commit]
+
+    def digest(self, commit: str, module: str) -> str | None:
+        """Return the digest of the code of `module` at `commit`; None if it is not to be had."""
+        root = self.root(commit)
+        if root is None:
+            return None
+        try:
+            return code_digest(module, root)
+        except (FileNotFoundError, SyntaxError):
+            return None
+
+    def changed(self, commit: str, module: str) -> list[str]:
+        """Return the source files of `module` that are not, in their syntax, as `commit` has them."""
+        root = self.root(commit)
+        if root is None:
+            return []
+        return sorted({path for name in imported(module) if (path := self._changed_file(root, name))})
+
+    def _changed_file(self, root: Path, name: str) -> str | None:
+        from eqcollapse import source
+
+        here = source._file(name, source.ROOT)
+        path = here.relative_to(source.ROOT)
+        there = root / path
+        same = there.exists() and source._module_digest(there) == source._module_digest(here)
+        return None if same else f"{SOURCE}/{path}"
+
+    def _unpacked(self, commit: str) -> Path | None:
+        folder = self._scratch / commit
+        packed = _git("archive", "--format=tar", commit, SOURCE)
+        if packed is None:
+            return None
+        folder.mkdir()
+        subprocess.run(["tar", "-x", "-C", folder], input=packed, check=True)
+        return folder / SOURCE
+
+
+@contextmanager
+def sources() -> Iterator[Sources]:
+    """Yield the sources of this repository's commits; the copies are removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="eqcollapse-audit-") as scratch:
+        yield Sources(Path(scratch))
+
+
+def head() -> str | None:
+    """Return the commit of HEAD; None where there is no repository, no commit or no git."""
+    answer = _git("rev-parse", "--verify", "--quiet", "HEAD")
+    return answer.decode().strip() if answer else None
+
+
+def at_head(path: str) -> bytes | None:
+    """Return the content of `path` at HEAD; None if it is not there."""
+    return _git("show", f"HEAD:./{path}")
+
+
+def date(commit: str) -> str | None:
+    """Return the date of `commit` as ISO 8601; None if there is no such commit."""
+    answer = _git("show", "-s", "--format=%cI", commit)
+    return answer.decode().strip() if answer else None
+
+
+def _git(*words: str) -> bytes | None:
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, check=False)
+    except OSError:
+        return None
+    return answer.stdout if answer.returncode == 0 else None

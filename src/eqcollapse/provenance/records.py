@@ -1,0 +1,163 @@
+"""The record beside every output: which data, parameters, code and environment made it.
+
+No clock, user, host name or absolute path: on one kind of machine two runs write the same record.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from eqcollapse.atomic import write_text
+
+FORMAT = "eqcollapse-provenance/1"
+TENSOR_STAGES = ("train", "theory", "collapse")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "matplotlib",
+    "pillow",
+    "safetensors",
+)
+
+
+def write_record(
+    path: str | Path,
+    *,
+    stage: str,
+    digest: str,
+    command: list[str],
+    spec: Mapping[str, Any],
+    inputs: Iterable[str],
+    outputs: Iterable[str],
+    code: str,
+    run: Mapping[str, Any],
+) -> None:
+    """Write the record of one job to `path`, as JSON with sorted keys, in the form of record.schema.json.
+
+    `code` is the digest of the source files that the stage imports; `run` is what the stage says of how it ran
+    (device, threads, determinism). The record ends in a seal, so that one edited by hand is told apart.
+    """
+    record = {
+        "format": FORMAT,
+        "stage": stage,
+        "digest": digest,
+        "command": command,
+        "spec": spec,
+        "inputs": [described(file) for file in inputs],
+        "outputs": [described(file) for file in outputs],
+        "code": {"digest": code, "commit": head_commit()},
+        "environment": environment(),
+        "run": {**_tensor_settings(stage), **run},
+    }
+    write_text(path, json.dumps({**record, "seal": seal(record)}, sort_keys=True, indent=1) + "\n")
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """Return the sha256 of `record` without its own `seal`, as canonical JSON.
+
+    It keeps out the careless and the accident, not who knows the format: see docs/audit.md.
+    """
+    content = {key: value for key, value in record.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def described(file: str) -> dict[str, Any]:
+    """Return path, size in bytes and sha256 of `file`."""
+    with open(file, "rb") as stream:
+        content = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"path": file, "bytes": os.path.getsize(file), "sha256": content}
+
+
+def environment() -> dict[str, Any]:
+    """Return Python, package versions, processor and container image of this process."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cuda": _cuda(),
+        "image": image(),
+    }
+
+
+def image(definition: str | Path = "containers/eqcollapse.def") -> dict[str, str | None] | None:
+    """Return sha256 of the container image that this process runs in and of its definition; None outside one."""
+    running = os.environ.get("EQCOLLAPSE_IMAGE")
+    if not running:
+        return None
+    path = Path(definition)
+    return {"sha256": running, "definition": described(str(path))["sha256"] if path.exists() else None}
+
+
+def _cuda() -> dict[str, Any] | None:
+    """Return the versions of CUDA and cuDNN, the GPU and cuBLAS' workspace, where this process used a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return {
+        "runtime": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "gpu": torch.cuda.get_device_name(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+
+
+def _tensor_settings(stage: str) -> dict[str, Any]:
+    """Return torch's threads and determinism, for the stages whose numbers torch makes."""
+    torch = sys.modules.get("torch")
+    if stage not in TENSOR_STAGES or torch is None:
+        return {}
+    return {"threads": torch.get_num_threads(), "deterministic": torch.are_deterministic_algorithms_enabled()}
+
+
+def head_commit(folder: str | Path = ".") -> str | None:
+    """Return the commit that HEAD names, read from .git by hand (an image holds no git); None outside a clone."""
+    git = Path(folder, ".git")
+    try:
+        if git.is_file():  # a worktree
+            git = Path(folder, git.read_text().removeprefix("gitdir:").strip())
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return _resolved(git, head.removeprefix("ref: "))
+    except OSError:
+        return None
+
+
+def _resolved(git: Path, reference: str) -> str | None:
+    common = git / (git / "commondir").read_text().strip() if (git / "commondir").exists() else git
+    for folder in (git, common):
+        if (folder / reference).exists():
+            return (folder / reference).read_text().strip()
+    for line in (common / "packed-refs").read_text().splitlines():
+        commit, _, name = line.partition(" ")
+        if name == reference:
+            return commit
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,318 @@
+"""The study that params.yaml asks for: every job, every path and the digest that it carries.
+
+The path of everything costly carries a digest of all that its content depends on: stage, resolved spec, the digests
+of what it reads, and the code that the stage imports. So existence is the whole question of what is to be done.
+Imports neither torch nor numpy.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.params import Params
+from eqcollapse.sections import SPLIT, Experiment
+from eqcollapse.source import code_digest
+
+STAGES = {
+    "data": "eqcollapse.data.stage",
+    "splits": "eqcollapse.data.splits",
+    "train": "eqcollapse.training.stage",
+    "theory": "eqcollapse.theory.stage",
+    "collapse": "eqcollapse.measurement",
+    "table": "eqcollapse.report.tables",
+    "figure": "eqcollapse.report.figures",
+}
+"""The module that runs each kind of job: what it imports is the code that the job's digest covers."""
+
+RUN = "results/runs/{dataset}/{split}/{model}/seed-{seed}@{digest}"
+COLLAPSE = "results/metrics/collapse.csv"
+ACCURACY = "results/metrics/accuracy.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: a pure function from input files and a spec to output files.
+
+    `path` is what the digest stands in (a file or a folder), or, for files with fixed names, the first output.
+    """
+
+    stage: str
+    path: str
+    digest: str
+    spec: dict[str, Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    record: str
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the path itself carries the digest."""
+        return f"@{self.digest}" in self.path
+
+    @cached_property
+    def spec_json(self) -> str:
+        """The spec as one line of JSON, for the command line."""
+        return json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """All that the job writes: outputs and record."""
+        return (*self.outputs, self.record)
+
+
+@dataclass
+class Study:
+    """All jobs of a study, by path; `jobs[stage]` is a mapping from path to job.
+
+    `code` has the digest of each stage's code: that of the source as it is, or as it was when the study was planned.
+    """
+
+    params: Params
+    code: Mapping[str, str] = field(default_factory=lambda: code_digests())
+    jobs: dict[str, dict[str, Job]] = field(default_factory=lambda: {stage: {} for stage in STAGES})
+
+    def __post_init__(self) -> None:
+        for experiment in self.params.experiments.values():
+            self._plan_runs(experiment)
+        self._plan_theory()
+        self._plan_collapse()
+        self._plan_report()
+
+    def __iter__(self) -> Iterator[Job]:
+        return (job for stage in self.jobs.values() for job in stage.values())
+
+    def job(self, stage: str, path: str) -> Job:
+        """Return the job of `stage` at `path`; EqcollapseError if this study has none there."""
+        try:
+            return self.jobs[stage][path]
+        except KeyError:
+            raise EqcollapseError(
+                f"{path} is not in the study of params.yaml and the source as they are now: see `snakemake -n`"
+            ) from None
+
+    def run_path(self, wildcards: Any) -> str:
+        """Return the folder of the run that these wildcards name."""
+        return RUN.format(
+            **{name: getattr(wildcards, name) for name in ("dataset", "split", "model", "seed", "digest")}
+        )
+
+    def inputs(self, stage: str, path: str) -> list[str]:
+        """Return what the job of `stage` at `path` reads."""
+        return list(self.job(stage, path).inputs)
+
+    def command(self, stage: str, path: str) -> str:
+        """Return the options that every job of the command line takes: digests and spec, quoted for a shell."""
+        job = self.job(stage, path)
+        return f"--digest {job.digest} --code {self.code[stage][:12]} --spec {shlex.quote(job.spec_json)}"
+
+    def where(self, dataset: str) -> str:
+        """Return the options that say where the bytes of a data set lie."""
+        places = {"--path": self.params.datasets[dataset].path, "--mirror": self.params.mirror}
+        return " ".join(f"{option} {shlex.quote(place)}" for option, place in places.items() if place)
+
+    def closing_words(self) -> str:
+        """Return what a run says at its end: where its results are and what to look at first."""
+        shown = [job.outputs[1] for job in (*self.jobs["figure"].values(), *self.jobs["table"].values())]
+        return f"All results are in results/. Look first at {' and '.join(shown[:1] + shown[-1:])}."
+
+    def files(self, stage: str) -> list[str]:
+        """Return all files that the jobs of `stage` write."""
+        return [file for job in self.jobs[stage].values() for file in job.files]
+
+    def outputs(self, stage: str, name: str) -> list[str]:
+        """Return the outputs of `stage` whose file name is `name`, a job each."""
+        return [file for job in self.jobs[stage].values() for file in job.outputs if file.endswith(f"/{name}")]
+
+    def _add(self, stage: str, spec: dict, upstream: list[Job], path: str, inputs: list[str], files: list[str]) -> Job:
+        """Add the job unless it is there; `{digest}` in `path` and `{path}` in `files` are filled in."""
+        digest = job_digest(stage, spec, [job.digest for job in upstream], self.code[stage])
+        path = path.format(digest=digest)
+        outputs = tuple(file.format(path=path) for file in files)
+        if path not in self.jobs[stage]:
+            job = Job(stage, path, digest, spec, tuple(inputs), outputs, record_path(outputs))
+            self.jobs[stage][path] = job
+        return self.jobs[stage][path]
+
+    def _dataset(self, name: str) -> Job:
+        # Where the bytes lie (`path`, `mirror`) does not change them: their sha256 is in the spec or the registry.
+        spec = {
+            "name": name,
+            **self.params.datasets[name].model_dump(include={"source", "sha256", "size", "classes"}),
+        }
+        path = f"resources/datasets/{name}@{{digest}}"
+        return self._add("data", spec, [], path, [], ["{path}/train.safetensors", "{path}/test.safetensors"])
+
+    def _split(self, data: Job, split: str) -> Job:
+        dataset = data.spec["name"]
+        chosen = self.params.splits
+        match = SPLIT.match(split)
+        spec = {
+            "dataset": dataset,
+            "split": split,
+            "majority": int(match["majority"]) if match else None,
+            "ratio": float(match["ratio"]) if match else None,
+            "majority_classes": chosen.majority_classes if match else "first",
+            "per_class": self.params.datasets[dataset].per_class,
+            "seed": chosen.seed,
+            "validation": chosen.validation,
+        }
+        path = f"results/splits/{dataset}/{split}@{{digest}}.csv"
+        return self._add("splits", spec, [data], path, [data.outputs[0]], ["{path}"])
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Return the part of a run's spec that all runs of model `name` share."""
+        model = self.params.resolved(name)
+        spec = {"model": name, **model.model_dump()}
+        spec["snapshots"]["epochs"] = snapshot_epochs(model.snapshots.epochs, model.snapshots.count, model.train.epochs)
+        del spec["snapshots"]["count"]
+        if model.network.head == "explicit":
+            del spec["equilibrium"]
+        return spec
+
+    def _run(self, data: Job, part: Job, settings: dict[str, Any], seed: int) -> Job:
+        spec = {"dataset": part.spec["dataset"], "split": part.spec["split"], "seed": seed, **settings}
+        path = RUN.format(**spec, digest="{digest}")
+        files = ["history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors"]
+        inputs = [*data.outputs, part.path]
+        return self._add("train", spec, [data, part], path, inputs, [f"{{path}}/{file}" for file in files])
+
+    def _plan_runs(self, experiment: Experiment) -> None:
+        models = [self._settings(name) for name in experiment.models]
+        for dataset in experiment.datasets:
+            data = self._dataset(dataset)
+            for split in self.splits(experiment, dataset):
+                part = self._split(data, split)
+                for settings in models:
+                    for seed in experiment.seeds:
+                        self._run(data, part, settings, seed)
+
+    def splits(self, experiment: Experiment, dataset: str) -> list[str]:
+        """Return the names of the splits that `experiment` trains on `dataset`, balanced and by KA and R."""
+        chosen = self.params.splits
+        grid = [
+            f"ka{majority}-r{ratio:g}"
+            for majority in self.params.datasets[dataset].majority or chosen.majority
+            for ratio in chosen.ratios
+        ]
+        names = [name for split in experiment.splits for name in (grid if split == "imbalanced" else [split])]
+        return list(dict.fromkeys(names))
+
+    def _plan_theory(self) -> None:
+        for name, chosen in self.params.theory.items():
+            spec = chosen.model_dump(exclude={"figure", "drawn"})
+            self._add("theory", spec, [], f"results/theory/{name}@{{digest}}.csv", [], ["{path}"])
+
+    def _plan_collapse(self) -> None:
+        runs = list(self.jobs["train"].values())
+        inputs = [*self.outputs("train", "snapshots.safetensors"), *self.outputs("train", "history.csv")]
+        self._add("collapse", {}, runs, COLLAPSE, inputs, [COLLAPSE, ACCURACY])
+
+    def _plan_report(self) -> None:
+        for name, experiment in self.params.experiments.items():
+            if experiment.report == "a":
+                self._plan_accuracy_tables(name, experiment)
+                self._plan_curves(name, experiment)
+        self._plan_theory_report()
+
+    def _plan_accuracy_tables(self, name: str, experiment: Experiment) -> None:
+        """Tables A-1 (balanced) and A-2, A-3, A-4 (a table a KA, by R)."""
+        splits = {dataset: self.splits(experiment, dataset) for dataset in experiment.datasets}
+        balanced = [dataset for dataset, names in splits.items() if "balanced" in names]
+        if balanced:
+            self._table(f"{name}-table-1", experiment, {dataset: ["balanced"] for dataset in balanced})
+        by_majority = {dataset: _by_majority(names) for dataset, names in splits.items()}
+        for position in range(max(len(groups) for groups in by_majority.values())):
+            chosen = {d: groups[position] for d, groups in by_majority.items() if position < len(groups)}
+            self._table(f"{name}-table-{position + 2}", experiment, chosen)
+
+    def _plan_curves(self, name: str, experiment: Experiment) -> None:
+        """Figure A-3 (balanced, and the first imbalanced split) and a figure of all R for each KA."""
+        for dataset in experiment.datasets:
+            names = self.splits(experiment, dataset)
+            groups = _by_majority(names)
+            first = [split for split in names if split == "balanced"] + [group[0] for group in groups[:1]]
+            self._figure(f"{name}-figure-3-{dataset}", experiment, {dataset: first})
+            for group in groups:
+                majority = group[0].partition("-")[0]
+                self._figure(f"{name}-figure-appendix-{dataset}-{majority}", experiment, {dataset: group})
+
+    def _plan_theory_report(self) -> None:
+        """Figures B-1 .. B-4 and A-theory (experiments with one figure are drawn together), and table theory."""
+        experiments = zip(self.params.theory.items(), self.jobs["theory"].values(), strict=True)
+        figures: dict[str, list[Job]] = {}
+        kinds: dict[str, str] = {}
+        for (_, chosen), job in experiments:
+            figures.setdefault(chosen.figure, []).append(job)
+            kinds[chosen.figure] = getattr(chosen, "drawn", chosen.kind)
+        for name, jobs in figures.items():
+            spec = {"kind": kinds[name], "style": self.params.report.figures.model_dump()}
+            self._show("figure", name, spec, jobs, [job.path for job in jobs])
+        if self.params.theory:
+            jobs = list(self.jobs["theory"].values())
+            spec = {"kind": "theory", "experiments": list(self.params.theory)}
+            self._show("table", "theory", spec, jobs, [job.path for job in jobs])
+
+    def _table(self, name: str, experiment: Experiment, splits: dict[str, list[str]]) -> None:
+        self._show_runs("table", name, {"kind": "accuracy", **_compared(experiment, splits)})
+
+    def _figure(self, name: str, experiment: Experiment, splits: dict[str, list[str]]) -> None:
+        style = self.params.report.figures.model_dump()
+        self._show_runs("figure", name, {"kind": "curves", **_compared(experiment, splits), "style": style})
+
+    def _show_runs(self, stage: str, name: str, spec: dict) -> None:
+        metrics = self.jobs["collapse"][COLLAPSE]
+        self._show(stage, name, spec, [metrics], list(metrics.outputs))
+
+    def _show(self, stage: str, name: str, spec: dict, upstream: list[Job], inputs: list[str]) -> None:
+        folder, suffixes = {"table": ("tables", ("csv", "md", "tex")), "figure": ("figures", ("pdf", "png", "svg"))}[
+            stage
+        ]
+        files = [f"results/{folder}/{name}.{suffix}" for suffix in suffixes]
+        self._add(stage, spec, upstream, files[0], inputs, files)
+
+
+def _compared(experiment: Experiment, splits: dict[str, list[str]]) -> dict[str, Any]:
+    return {"splits": splits, "models": experiment.models, "seeds": experiment.seeds}
+
+
+def _by_majority(splits: list[str]) -> list[list[str]]:
+    """Group imbalanced splits by KA, in their order."""
+    groups: dict[str, list[str]] = {}
+    for split in splits:
+        if match := SPLIT.match(split):
+            groups.setdefault(match["majority"], []).append(split)
+    return list(groups.values())
+
+
+def code_digests() -> dict[str, str]:
+    """Return the digest of each stage's code as it is now."""
+    return {stage: code_digest(module) for stage, module in STAGES.items()}
+
+
+def job_digest(stage: str, spec: dict[str, Any], upstream: list[str], code: str) -> str:
+    """Return the ten hexadecimal digits that stand for all that a job's outputs depend on."""
+    content = json.dumps([stage, spec, upstream, code], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def record_path(outputs: tuple[str, ...]) -> str:
+    """Return where the provenance record of a job with these outputs lies: in its folder, or beside its file."""
+    first = outputs[0]
+    folder, _, _ = first.rpartition("/")
+    if "@" in folder:
+        return f"{folder}/provenance.json"
+    stem = first.rpartition(".")[0] if len(outputs) > 1 else first
+    return f"{stem}.provenance.json"
+
+
+def snapshot_epochs(epochs: str | list[int], count: int, last: int) -> list[int]:
+    """Return the epochs at which features are measured: those given, or about `count` log-spaced ones; and the last."""
+    if epochs == "log":
+        steps = max(count - 1, 1)
+        epochs = [round(last ** (step / steps)) for step in range(count)]
+    return sorted({*epochs, last})

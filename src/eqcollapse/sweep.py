@@ -1,0 +1,138 @@
+"""Keep results/ exactly what params.yaml asks for: put the rest in an attic, and bring back what is wanted again.
+
+Nothing is deleted, so going back to an earlier setting costs nothing. Runs while the Snakefile is parsed, and moves
+nothing while another run is under way in the same folder.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from eqcollapse.running import note_owner
+from eqcollapse.study import Job, Study
+
+__all__ = ["ATTIC", "Sweep", "is_complete", "note_owner", "pending"]
+
+ROOTS = ("resources/datasets", "results")
+ATTIC = Path(".attic")
+RECORD = "provenance.json"
+_PINNED = re.compile(r"^(.*@[0-9a-f]{10})(?:$|[./])")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What there is to move so that results/ is what a study asks for: `away` to the attic, `back` from it.
+
+    A move is a pair of paths, and a list of moves is one thing: a run's folder, a split and its record, a figure in
+    its formats. The record comes last on the way out and on the way in: a sweep that is killed is taken up again.
+    """
+
+    away: list[list[tuple[Path, Path]]]
+    back: list[list[tuple[Path, Path]]]
+
+    def __bool__(self) -> bool:
+        return bool(self.away or self.back)
+
+    def run(self) -> None:
+        """Move everything, out first: what comes back may have the same name."""
+        for moves in (*self.away, *self.back):
+            for source, target in moves:
+                _move(source, target)
+
+
+def pending(study: Study) -> Sweep:
+    """Return what there is to move for `study`; looks, and moves nothing."""
+    pinned = {job.path: job for job in study if job.pinned}
+    away = [[(path, ATTIC / path)] for path in _pinned_paths() if _unit(path) not in pinned]
+    back = [moves for job in pinned.values() if (moves := _returning(job, ATTIC, [job.path, f"{job.path}.{RECORD}"]))]
+    gone, came = _pending_fixed([job for job in study if not job.pinned])
+    return Sweep(away + gone, back + came)
+
+
+def is_complete(job: Job, folder: Path = Path()) -> bool:
+    """Return whether all files of `job` lie under `folder`."""
+    return all((folder / file).exists() for file in job.files)
+
+
+def _pinned_paths() -> list[Path]:
+    """Return the files and folders under the roots whose own name carries a digest."""
+    found = []
+    for root in ROOTS:
+        for folder, folders, files in os.walk(root):
+            found += [Path(folder, name) for name in (*folders, *files) if _PINNED.match(name)]
+            folders[:] = [name for name in folders if not _PINNED.match(name)]
+    return sorted(found)
+
+
+def _unit(path: Path) -> str:
+    """Return the job path that `path` belongs to: itself, or the file that its record stands beside."""
+    return str(path).removesuffix(f".{RECORD}")
+
+
+def _returning(job: Job, attic: Path, parts: Iterable[str]) -> list[tuple[Path, Path]]:
+    """Return the moves that bring `job` back: none if it is all here, or not all there."""
+    if is_complete(job) or not is_complete(job, attic):
+        return []
+    return [(attic / part, Path(part)) for part in parts if (attic / part).exists()]
+
+
+def _pending_fixed(jobs: list[Job]) -> tuple[list, list]:
+    """Files with fixed names: what they are is the digest in their record, that of the settings which they show."""
+    wanted = {job.record: job for job in jobs}
+    away, stale = [], set()
+    for record, digest, files in _records():
+        job = wanted.get(str(record))
+        if job is None or job.digest != digest:
+            stale.add(str(record))
+            away.append([(Path(file), ATTIC / f"@{digest}" / file) for file in (*files, str(record))])
+    back = []
+    for job in jobs:
+        attic = ATTIC / f"@{job.digest}"
+        here = is_complete(job) and job.record not in stale
+        if not here and is_complete(job, attic):
+            back.append([(attic / file, Path(file)) for file in job.files])
+    return away, back
+
+
+def _records() -> Iterator[tuple[Path, str, list[str]]]:
+    """Yield the records of fixed-name files under results/: their path, digest and the files that they speak of."""
+    for folder, folders, files in os.walk("results"):
+        folders[:] = [name for name in folders if not _PINNED.match(name)]
+        for name in files:
+            if name.endswith(f".{RECORD}") and not _PINNED.match(name):
+                yield Path(folder, name), *_read(Path(folder, name))
+
+
+def _read(record: Path) -> tuple[str, list[str]]:
+    try:
+        content = json.loads(record.read_text())
+        digest = content["digest"]
+        if not re.fullmatch(r"[0-9a-f]{10}", digest):
+            return "unreadable", []
+        return digest, _inside([output["path"] for output in content["outputs"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unreadable", []
+
+
+def _inside(files: list[str]) -> list[str]:
+    return [file for file in files if Path(file).parts[0] == "results" and ".." not in Path(file).parts]
+
+
+def _move(source: Path, target: Path) -> None:
+    if not source.exists():
+        return
+    if _is_folder_with_record(target) and not _is_folder_with_record(source):
+        shutil.rmtree(source)  # what a killed job left, where the whole of the same promise is there already
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():  # an older copy of the same promise: the newer one takes its place
+        shutil.rmtree(target)
+    os.replace(source, target)
+
+
+def _is_folder_with_record(path: Path) -> bool:
+    return (path / RECORD).exists()

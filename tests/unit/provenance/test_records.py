@@ -1,0 +1,63 @@
+"""What a record holds, against git and hashlib themselves."""
+
+import hashlib
+import json
+import subprocess
+
+import pytest
+
+from eqcollapse.provenance.records import head_commit, write_record
+
+
+def git(folder, *words) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    answer = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return answer.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
+    return folder
+
+
+def test_the_commit_is_gits(repository, tmp_path):
+    assert head_commit(repository) == git(repository, "rev-parse", "HEAD")
+    git(repository, "pack-refs", "--all")
+    assert head_commit(repository) == git(repository, "rev-parse", "HEAD")
+    git(repository, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    git(tmp_path / "side", "commit", "-q", "--allow-empty", "-m", "second")
+    assert head_commit(tmp_path / "side") == git(tmp_path / "side", "rev-parse", "HEAD")
+    git(repository, "checkout", "-q", "--detach")
+    assert head_commit(repository) == git(repository, "rev-parse", "HEAD")
+
+
+def test_no_repository_has_no_commit(tmp_path):
+    assert head_commit(tmp_path) is None
+
+
+def test_a_record_is_a_function_of_the_files(tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"abc")
+    (tmp_path / "out.txt").write_bytes(b"defg")
+    records = []
+    for name in ("a.json", "b.json"):
+        write_record(
+            tmp_path / name,
+            stage="train",
+            digest="0123456789",
+            command=["python"],
+            spec={"b": 1, "a": 2},
+            inputs=[str(tmp_path / "in.txt")],
+            outputs=[str(tmp_path / "out.txt")],
+            code="c0de",
+            run={"threads": 1},
+        )
+        records.append((tmp_path / name).read_bytes())
+    assert records[0] == records[1]
+    record = json.loads(records[0])
+    assert record["inputs"][0]["sha256"] == hashlib.sha256(b"abc").hexdigest()
+    assert record["outputs"][0]["bytes"] == 4
+    assert record["environment"]["packages"]["torch"]

@@ -1,0 +1,96 @@
+"""The digest of a stage's code follows its imports, and does not care for comments."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from eqcollapse import source
+from eqcollapse.source import ROOT, code_digest, imported
+from eqcollapse.study import STAGES
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package of four modules: stage -> inner.core -> constants, and one that nobody imports."""
+    root = tmp_path / "eqcollapse"
+    (root / "inner").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "inner/__init__.py": "from eqcollapse.inner.core import f\nfrom eqcollapse.inner.metric import g",
+        "inner/core.py": "from ..constants import ONE\n\ndef f(x):\n    return x + ONE",
+        "inner/metric.py": "def g(x):\n    return x",
+        "constants.py": "ONE = 1",
+        "stage.py": "def run():\n    from eqcollapse.inner.core import f\n    return f(1)",
+    }
+    for name, text in files.items():
+        (root / name).write_text(text)
+    return root
+
+
+def digest(root: Path) -> str:
+    for cached in (source.code_digest, source._imports, source._tree, source._module_digest):
+        cached.cache_clear()
+    return code_digest("eqcollapse.stage", root)
+
+
+def test_imports_are_followed_through_functions_and_dots(package):
+    assert imported("eqcollapse.stage", package) == {
+        "eqcollapse.stage",
+        "eqcollapse.inner.core",
+        "eqcollapse.constants",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "changes"),
+    [
+        (
+            "stage.py",
+            "# why\ndef run():\n    '''Say.'''\n    from eqcollapse.inner.core import (f)\n    return f( 1 )",
+            False,
+        ),
+        ("constants.py", "ONE = 2", True),
+        ("inner/core.py", "from ..constants import ONE\n\ndef f(x):\n    return x - ONE", True),
+        ("inner/metric.py", "def g(x):\n    return 2 * x", False),
+        ("unrelated.py", "import os", False),
+    ],
+)
+def test_only_what_can_change_an_output_changes_the_digest(package, file, text, changes):
+    before = digest(package)
+    (package / file).write_text(text)
+    assert (digest(package) != before) is changes
+
+
+def test_a_module_that_is_missing_is_named(package):
+    (package / "constants.py").unlink()
+    with pytest.raises(FileNotFoundError, match=r"eqcollapse\.constants"):
+        digest(package)
+
+
+def test_training_does_not_hang_on_metrics_or_reports():
+    names = imported(STAGES["train"])
+    assert "eqcollapse.collapse.moments" in names
+    assert not {"eqcollapse.collapse.metrics", "eqcollapse.params", "eqcollapse.study"} & names
+    assert not [name for name in names if name.startswith("eqcollapse.report")]
+
+
+def test_reports_do_without_torch():
+    for stage in ("table", "figure"):
+        for path in source.files(STAGES[stage]):
+            assert "torch" not in {alias.split(".")[0] for alias in _imported_names(path)}, path
+
+
+def test_packages_only_reexport():
+    """The digest skips the `__init__.py` above an imported module: nothing may happen there."""
+    for path in ROOT.rglob("__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            named = isinstance(node, ast.Assign) and node.targets[0].id in ("__all__", "__version__")
+            documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            assert named or documented or isinstance(node, ast.Import | ast.ImportFrom), f"{path}:{node.lineno}"
+
+
+def _imported_names(path: Path) -> list[str]:
+    tree = ast.walk(ast.parse(path.read_text()))
+    nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [alias.name if isinstance(node, ast.Import) else node.module or "" for node in nodes for alias in node.names]

@@ -1,0 +1,111 @@
+"""The DAG on the real Snakemake: what runs, what does not, and that bytes repeat."""
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+REPORTS = {"metrics": 1, "table": 2, "figure": 2}
+
+
+def test_a_finished_study_has_nothing_to_do(finished):
+    start = time.monotonic()
+    said = finished.snakemake()
+    assert "Nothing to be done" in said
+    assert time.monotonic() - start < 10
+    assert finished.planned() == {}
+
+
+def test_two_folders_hold_the_same_bytes(finished, tmp_path):
+    other = finished.clone(tmp_path / "elsewhere")
+    other.snakemake()
+    assert other.files() == finished.files()
+
+
+def test_a_run_says_where_to_look(finished, project):
+    project.edit({"experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
+    said = project.snakemake()
+    assert "results/figures/" in said
+    assert "look at" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ({"experiments": {"a": {"seeds": [0, 1]}}}, {"cell": 4, **REPORTS}),
+        ({"splits": {"ratios": [10, 50]}}, {"split": 1, "cell": 2, **REPORTS}),
+        ({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),
+        ({"report": {"figures": {"dpi": 90}}}, {"figure": 4}),
+        ({"equilibrium": {"forward": {"max_iter": 10}}}, {"cell": 2, **REPORTS}),
+        ({"theory": {"b-figure-1": {"step": 0.05}}}, {"experiment": 1, "figure": 1, "table": 1}),
+        ({"splits": {"seed": 1}}, {"split": 2, "cell": 4, **REPORTS}),
+    ],
+)
+def test_a_change_makes_exactly_what_hangs_on_it(finished, change, jobs):
+    before = finished.files()
+    settings = (finished.folder / "params.yaml").read_bytes()
+    try:
+        finished.edit(change)
+        assert finished.planned() == jobs
+    finally:
+        (finished.folder / "params.yaml").write_bytes(settings)
+    assert finished.planned() == {}
+    assert finished.files() == before
+
+
+def test_a_comment_makes_nothing_and_code_its_stage(finished):
+    source = finished.folder / "src/eqcollapse/training/schedule.py"
+    before = source.read_text()
+    try:
+        source.write_text(before + "\n# why\n")
+        assert finished.planned() == {}
+        source.write_text(before + "\nNEW = 1\n")
+        assert finished.planned()["cell"] == 4
+        assert "split" not in finished.planned()
+    finally:
+        source.write_text(before)
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": {"lr": -1}}, "params.yaml: train.lr: -1 is not allowed: must be greater than 0"),
+        ({"train": {"lrr": 1}}, "params.yaml: train.lrr: is not a key"),
+        ({"splits": {"majority": [10]}}, "params.yaml: splits.majority: 10 is not allowed"),
+    ],
+)
+def test_a_bad_value_stops_before_any_job_with_one_line(finished, change, words):
+    settings = (finished.folder / "params.yaml").read_bytes()
+    before = finished.files()
+    try:
+        finished.edit(change)
+        answer = finished.run("snakemake", "--cores", "all", check=False)
+        assert answer.returncode != 0
+        lines = [line for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
+        assert len(lines) == 1
+        assert lines[0].startswith(words)
+        assert finished.run("python", "-m", "eqcollapse", "check", check=False).stderr.startswith("eqcollapse check: ")
+    finally:
+        (finished.folder / "params.yaml").write_bytes(settings)
+    assert finished.files() == before
+
+
+def test_the_paper_preset_is_planned(project):
+    start = time.monotonic()
+    jobs = project.planned("--configfile", "workflow/presets/paper.yaml")
+    assert time.monotonic() - start < 20
+    assert jobs["dataset"] == 2
+    assert jobs["cell"] == 2 * 10 * 2 * 3
+
+
+def test_a_failed_cell_says_why_and_leaves_nothing(project):
+    project.edit({"train": {"lr": 1e30}, "experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
+    said = project.snakemake(check=False)
+    assert "cell digits/balanced/explicit/seed-0 diverged in epoch 1" in said
+    assert not project.files("results/runs")
+
+
+def test_lint_is_clean(project):
+    assert "Congratulations, your workflow is in a good condition!" in project.snakemake("--lint")

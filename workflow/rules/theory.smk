@@ -1,0 +1,14 @@
+rule experiment:
+    output:
+        csv="results/theory/{name}@{digest}.csv",
+        record="results/theory/{name}@{digest}.csv.provenance.json",
+    log:
+        "logs/theory/{name}@{digest}.log",
+    benchmark:
+        "logs/theory/{name}@{digest}.tsv"
+    params:
+        job=lambda wc: STUDY.command("theory", f"results/theory/{wc.name}@{wc.digest}.csv"),
+    resources:
+        mem_mb=2000,
+    shell:
+        "PYTHONPATH=src python -m eqcollapse theory {params.job} --outputs {output.csv} > {log} 2>&1"
