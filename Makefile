@@ -49,6 +49,15 @@ format: $(VENV)/complete ## put Python and Snakemake files in order
 	ruff format .
 	snakefmt Snakefile workflow
 
+bench: $(VENV)/complete ## paired timings against the peers, as tables (some ten minutes)
+	@test -d .cache/torchdeq || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes --target .cache/torchdeq -r benchmarks/requirements.lock
+	OMP_NUM_THREADS=1 PYTHONPATH=src:.cache/torchdeq python benchmarks/equilibrium.py 2> .cache/benchmark.log
+	OMP_NUM_THREADS=1 python benchmarks/collapse.py
+	OMP_NUM_THREADS=1 python benchmarks/theory.py
+
 lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --output-file requirements.lock
+	uv pip compile benchmarks/requirements.in --no-deps --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --quiet --output-file benchmarks/requirements.lock

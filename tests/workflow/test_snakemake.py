@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from projects import ROOT
+
 pytestmark = pytest.mark.workflow
 
 REPORTS = {"metrics": 1, "table": 2, "figure": 2}
@@ -23,11 +25,9 @@ def test_two_folders_hold_the_same_bytes(finished, tmp_path):
     assert other.files() == finished.files()
 
 
-def test_a_run_says_where_to_look(finished, project):
+def test_a_run_says_where_to_look(project):
     project.edit({"experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
-    said = project.snakemake()
-    assert "results/figures/" in said
-    assert "look at" in said
+    assert "Look first at results/figures/a-figure-3-digits.png" in project.snakemake()
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_bad_value_stops_before_any_job_with_one_line(finished, change, words)
         answer = finished.run("snakemake", "--cores", "all", check=False)
         assert answer.returncode != 0
         lines = [line for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
-        assert len(lines) == 1
-        assert lines[0].startswith(words)
+        assert lines[-1].startswith(words)
+        assert len(lines) <= 2  # Snakemake's own first line names the profile
         assert finished.run("python", "-m", "eqcollapse", "check", check=False).stderr.startswith("eqcollapse check: ")
     finally:
         (finished.folder / "params.yaml").write_bytes(settings)
@@ -93,6 +93,7 @@ def test_a_bad_value_stops_before_any_job_with_one_line(finished, change, words)
 
 
 def test_the_paper_preset_is_planned(project):
+    (project.folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     start = time.monotonic()
     jobs = project.planned("--configfile", "workflow/presets/paper.yaml")
     assert time.monotonic() - start < 20
