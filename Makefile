@@ -9,7 +9,7 @@ export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run plan test test-slow lint format bench lock
+.PHONY: help setup run plan test test-slow lint format image bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,7 +33,7 @@ plan: $(VENV)/complete ## say what `make run` would do
 
 test: $(VENV)/complete ## lint, and the unit tests
 	@$(MAKE) --no-print-directory lint
-	python -m pytest -q
+	OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto
 
 test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (see .ci/run)
 	python -m pytest -q -m "slow or workflow"
@@ -48,6 +48,9 @@ format: $(VENV)/complete ## put Python and Snakemake files in order
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
+
+image: ## build the container image (needs apptainer; 5 to 10 minutes)
+	@containers/build
 
 bench: $(VENV)/complete ## paired timings against the peers, as tables (some ten minutes)
 	@test -d .cache/torchdeq || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \

@@ -9,14 +9,17 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
-from eqcollapse import sweep
 from eqcollapse.planning import plan
 
 
 configfile: "params.yaml"
 
 
-STUDY = plan(config, is_main_process=workflow.is_main_process)
+STUDY = plan(
+    config,
+    is_main_process=workflow.is_main_process,
+    deployment=workflow.deployment_settings.deployment_method,
+)
 
 
 container: "containers/eqcollapse.sif"
@@ -40,6 +43,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/collapse.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/audit.smk"
 
 
 rule data:
@@ -82,10 +86,6 @@ rule all:
         rules.theory.input,
         rules.collapse.input,
         rules.report.input,
-
-
-onstart:
-    sweep.note_owner()
 
 
 onsuccess:

@@ -1,8 +1,11 @@
 """Projects of their own: a clone of this tree with a study that runs in a minute, driven by the real tools."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +60,25 @@ class Project:
         path = path or self.folder / "params.yaml"
         path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), change), sort_keys=False))
 
+    def dvc(self, *words: str, check: bool = True) -> str:
+        """Run dvc; return what it said."""
+        answer = self.run("dvc", *words, check=check)
+        return answer.stdout + answer.stderr
+
+    def git(self, *words: str) -> str:
+        """Run git, as somebody."""
+        return self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *words).stdout
+
+    def commit(self, message: str) -> None:
+        """Commit all that git does not ignore."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+
+    def copy(self, folder: Path) -> "Project":
+        """Copy the project as it is, with results, attic and caches, to `folder`."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
     def clone(self, folder: Path) -> "Project":
         """Clone this project's repository, at its commit and without results, to `folder`."""
         self.run("git", "clone", "-q", ".", str(folder))
@@ -70,6 +92,16 @@ class Project:
                 if path.is_file():
                     found[str(path.relative_to(self.folder))] = path.read_bytes()
         return found
+
+
+def ran(said: str) -> dict[str, int]:
+    """Return how many jobs of each rule were started, from what Snakemake (or DVC, which runs it) said.
+
+    The rules that only name a stage's files do not count.
+    """
+    counts = Counter(re.findall(r"^(?:local)?rule (\w+):$", said, flags=re.MULTILINE))
+    targets = ("all", "data", "splits", "train", "theory", "collapse", "report")
+    return {rule: count for rule, count in counts.items() if rule not in targets}
 
 
 def merged(base: dict, change: dict) -> dict:

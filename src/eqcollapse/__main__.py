@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,18 @@ def _add_checks(commands: Any) -> None:
     digest = commands.add_parser("hash", help="print the sha256 of an archive or image folder, for params.yaml")
     digest.add_argument("path", type=Path)
     digest.set_defaults(run=_hash)
+    confirm = commands.add_parser("confirm", help="check that a stage's files are what params.yaml asks for")
+    confirm.add_argument("stage", help="a stage of dvc.yaml")
+    confirm.set_defaults(run=_confirm)
+    attic = commands.add_parser("attic", help="list what earlier settings left in .attic/, or delete of it")
+    attic.add_argument("names", nargs="*", metavar="PATTERN", help="only these: '*' stands for anything")
+    attic.add_argument("--older-than", metavar="AGE", help="only what was made longer ago: 12h, 30d, 2w")
+    attic.add_argument("--delete", action="store_true", help="delete what is listed")
+    attic.set_defaults(run=_attic)
     commands.add_parser("metrics", help="measure collapse in features of your own", add_help=False)
+    from eqcollapse.provenance.cli import add_arguments
+
+    add_arguments(commands)
 
 
 def _metrics(arguments: list[str]) -> int:
@@ -91,13 +103,17 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
     from eqcollapse.provenance.records import write_record
 
     stage = options.command
+    import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
     code = code_digest(STAGES[stage])
     if options.code and options.code != code[: len(options.code)]:
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
     _, runner = RUNNERS[stage]
-    run = runner(options) or {}
+    try:
+        run = runner(options) or {}
+    except KeyError as error:
+        raise EqcollapseError(f"--spec has no {error}: print a whole command with snakemake -n -p") from error
     write_record(
         record_path(tuple(options.outputs)),
         stage=stage,
@@ -135,12 +151,20 @@ def _splits(options: argparse.Namespace) -> Run | None:
 
 
 def _train(options: argparse.Namespace) -> Run:
+    from eqcollapse.devices import claim
     from eqcollapse.training.stage import train
 
+    claimed = claim() if options.device != "cpu" else None
+    if len(options.inputs) != 3 or len(options.outputs) != 4:
+        raise EqcollapseError("--inputs are train, test and split; --outputs history, snapshots, features and weights")
     data, test, split = (Path(file) for file in options.inputs)
     checkpoint = Path(".cache/checkpoints", f"{options.digest}.pt")
     folder = Path(options.outputs[0]).parent
-    return train(options.spec, data, test, split, folder, device=options.device, checkpoint=checkpoint)
+    try:
+        return train(options.spec, data, test, split, folder, device=options.device, checkpoint=checkpoint)
+    finally:
+        if claimed:
+            claimed.close()
 
 
 def _collapse(options: argparse.Namespace) -> Run | None:
@@ -174,6 +198,23 @@ def _check(options: argparse.Namespace, _: list[str]) -> None:
 
     study = Study(load(options.params))
     print(f"{options.params}: " + ", ".join(f"{len(jobs)} {stage}" for stage, jobs in study.jobs.items() if jobs))
+
+
+def _confirm(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse import versioning
+    from eqcollapse.params import load
+    from eqcollapse.study import Study
+
+    stages = {stage.name: stage for stage in versioning.load()}
+    if options.stage not in stages:
+        raise EqcollapseError(f"{options.stage!r} is not a stage of dvc.yaml: {', '.join(stages)}")
+    versioning.confirm(Study(load()), stages[options.stage])
+
+
+def _attic(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse import attic
+
+    print(attic.report(options.names, older_than=options.older_than, delete=options.delete))
 
 
 def _hash(options: argparse.Namespace, _: list[str]) -> None:

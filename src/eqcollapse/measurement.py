@@ -1,4 +1,4 @@
-"""From the snapshots and histories of all runs to two tables: collapse.csv and accuracy.csv."""
+"""From the snapshots and histories of all runs to two tables, collapse.csv and accuracy.csv, and a short summary."""
 
 import csv
 import json
@@ -12,16 +12,23 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from eqcollapse.atomic import replacing
+from eqcollapse.atomic import replacing, write_text
 from eqcollapse.collapse.metrics import collapse_metrics
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.training.stage import METADATA
 
 CELL = ("dataset", "split", "model", "seed")
+SUMMARY = {
+    "test_accuracy": "test_accuracy",
+    "sun2024_nc1": "nc1",
+    "sun2024_nc2": "nc2",
+    "sun2024_nc3": "nc3",
+}
+"""The columns that the summary has, and what it calls them."""
 
 
-def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str) -> None:
-    """Write a row a (run, epoch, layer) to `collapse` and a row a (run, epoch) to `accuracy`."""
+def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str, summary: str) -> None:
+    """Write a row a (run, epoch, layer) to `collapse`, a row a (run, epoch) to `accuracy`, and `summarised` of both."""
     torch.set_num_threads(1)
     measured, learned = [], []
     runs = zip(snapshots, histories, strict=True)
@@ -33,6 +40,31 @@ def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy:
             learned += [cell | row for row in csv.DictReader(stream)]
     _write(collapse, measured)
     _write(accuracy, learned)
+    last = [row for row in measured if row["layer"] == "features"]
+    write_text(summary, json.dumps(summarised([*last, *learned]), indent=1) + "\n")
+
+
+def summarised(rows: list[dict]) -> dict:
+    """Return the columns of `SUMMARY` in each run's last epoch, averaged over seeds: data set, split, model, name."""
+    ends: dict[tuple[str, ...], tuple[int, float]] = {}
+    for row in rows:
+        for column, name in SUMMARY.items():
+            value = float(row.get(column) or "nan")
+            key = (*(str(row[part]) for part in CELL), name)
+            if not math.isnan(value) and int(row["epoch"]) >= ends.get(key, (0, 0.0))[0]:
+                ends[key] = int(row["epoch"]), value
+    means: dict = {}
+    for (dataset, split, model, _, name), (_, value) in ends.items():
+        means.setdefault(dataset, {}).setdefault(split, {}).setdefault(model, {}).setdefault(name, []).append(value)
+    return _averaged(means)
+
+
+def _averaged(tree: dict) -> dict:
+    """Replace the lists that are the leaves of `tree` by their means, to six digits."""
+    return {
+        key: _averaged(value) if isinstance(value, dict) else float(f"{sum(value) / len(value):.6g}")
+        for key, value in tree.items()
+    }
 
 
 def _read(path: str) -> tuple[dict, dict[str, Tensor]]:

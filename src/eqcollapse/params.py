@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.faults import lines, shown
 from eqcollapse.sections import (
     SPLIT,
     Dataset,
@@ -79,11 +80,11 @@ def parse(content: Any, name: str = "params.yaml") -> Params:
     Raises `EqcollapseError` with a line for each fault: file, key, value, and what is allowed.
     """
     if not isinstance(content, Mapping):
-        raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {_shown(content)}")
+        raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {shown(content)}")
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise EqcollapseError("\n".join(_lines(error, name))) from None
+        raise EqcollapseError("\n".join(f"{name}: {line}" for line in lines(error))) from None
     faults = list(_faults(params))
     if faults:
         raise EqcollapseError("\n".join(f"{name}: {fault}" for fault in faults))
@@ -98,22 +99,48 @@ def _merged(base: Any, change: Any) -> Any:
 
 def _faults(params: Params):
     """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
-    for name, dataset in params.datasets.items():
-        for ka in dataset.majority or []:
-            if ka >= dataset.num_classes:
-                yield (f"datasets.{name}.majority: {ka} is not allowed: must be below the "
-                       f"{dataset.num_classes} classes of {name}")  # fmt: skip
+    yield from _repeats(params)
+    yield from _theory_faults(params)
+    yield from _majority_faults(params)
     for name in params.models:
         yield from _model_faults(params, name)
     for name, experiment in params.experiments.items():
         yield from _experiment_faults(params, name, experiment)
 
 
+def _repeats(params: Params):
+    lists = {
+        "splits.majority": params.splits.majority,
+        "splits.ratios": params.splits.ratios,
+        **{f"datasets.{name}.majority": dataset.majority or [] for name, dataset in params.datasets.items()},
+        **{f"theory.{name}.seeds": chosen.seeds for name, chosen in params.theory.items()},
+        **{
+            f"experiments.{name}.{key}": getattr(experiment, key)
+            for name, experiment in params.experiments.items()
+            for key in ("datasets", "splits", "models", "seeds")
+        },
+    }
+    for key, values in lists.items():
+        for value, times in Counter(values).items():
+            if times > 1:
+                yield f"{key}: {value!r} is there {times} times"
+
+
+def _theory_faults(params: Params):
+    """Layer-peeled experiments may share a figure; all other figures have one source."""
+    drawn: dict[str, str] = {}
+    for name, chosen in params.theory.items():
+        other = drawn.setdefault(chosen.figure, name)
+        peeled = all(params.theory[one].kind == "layer-peeled" for one in (name, other))
+        if other != name and not peeled:
+            yield f"theory.{name}.figure: {chosen.figure!r} is also the figure of {other}: give it a name of its own"
+
+
 def _model_faults(params: Params, name: str):
     try:
         model = params.resolved(name)
     except ValidationError as error:
-        yield from (line for line in _lines(error, "", f"models.{name}."))
+        yield from lines(error, f"models.{name}.")
         return
     epochs = model.snapshots.epochs
     last = model.train.epochs
@@ -129,69 +156,38 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment):
         for item in getattr(experiment, key):
             if item not in known:
                 yield f"{where}.{key}: {item!r} is not one of {key}: {', '.join(known) or 'none there'}"
-    for key in ("datasets", "splits", "models", "seeds"):
-        for item, times in Counter(getattr(experiment, key)).items():
-            if times > 1:
-                yield f"{where}.{key}: {item!r} is there {times} times"
     for dataset in experiment.datasets:
         if dataset in params.datasets:
             yield from _split_faults(params, where, experiment, dataset)
 
 
 def _split_faults(params: Params, where: str, experiment: Experiment, name: str):
-    dataset = params.datasets[name]
+    num_classes = params.datasets[name].num_classes
     for split in experiment.splits:
-        if split == "balanced":
-            continue
         match = SPLIT.match(split)
-        if split != "imbalanced" and not match:
+        if split not in ("balanced", "imbalanced") and not match:
             yield f"{where}.splits: {split!r} is not allowed: balanced, imbalanced, or one like ka3-r10"
+        elif match and int(match["majority"]) >= num_classes:
+            yield f"{where}.splits: {split!r} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
+
+
+def _majority_faults(params: Params):
+    """Hold KA and the named majority classes against the classes of every data set that is trained on."""
+    trained = {name for experiment in params.experiments.values() for name in experiment.datasets}
+    for name, dataset in params.datasets.items():
+        if name not in trained and dataset.majority is None:
             continue
-        chosen = [int(match["majority"])] if match else dataset.majority or params.splits.majority
-        if not match and not (chosen and params.splits.ratios):
-            yield f"{where}.splits: imbalanced is an empty grid: splits.majority and splits.ratios need values"
-        if match and float(match["ratio"]) < 1:
-            yield f"{where}.splits: {split!r} is not allowed: the ratio must be at least 1"
-        key = f"{where}.splits" if match else "splits.majority"
-        for ka in chosen:
-            if not 1 <= ka < dataset.num_classes:
-                yield f"{key}: {ka} is not allowed: must be from 1 to {dataset.num_classes - 1} for {name}"
-        yield from _majority_faults(params, dataset, name, chosen)
-
-
-def _majority_faults(params: Params, dataset: Dataset, name: str, chosen: list[int]):
-    classes = params.splits.majority_classes
-    if isinstance(classes, list):
-        if len(classes) < max(chosen, default=0) or len(set(classes)) < len(classes):
-            yield (f"splits.majority_classes: {classes} is not allowed: must name at least {max(chosen)} "
-                   f"different classes")  # fmt: skip
-        for index in classes:
-            if index >= dataset.num_classes:
-                yield (f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to "
-                       f"{dataset.num_classes - 1}")  # fmt: skip
-
-
-def _lines(error: ValidationError, name: str, prefix: str = ""):
-    for fault in error.errors():
-        key = prefix + ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("literal", "list[")))
-        start = f"{name}: {key}" if name else key
-        yield f"{start}: {_said(fault)}"
-
-
-def _said(fault: Mapping[str, Any]) -> str:
-    context = fault.get("ctx", {})
-    if fault["type"] == "extra_forbidden":
-        return "is not a key that eqcollapse knows: take it out, or see params.yaml for the spelling"
-    if fault["type"] == "missing":
-        return "is missing"
-    if fault["type"] == "value_error":
-        return f"{_shown(fault['input'])} is not allowed: {context.get('error')}"
-    if fault["type"] == "too_short":
-        return f"{_shown(fault['input'])} is not allowed: must hold at least {context['min_length']}"
-    allowed = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{_shown(fault['input'])} is not allowed: must be {allowed[0].lower()}{allowed[1:]}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        key = "splits" if dataset.majority is None else f"datasets.{name}"
+        chosen = dataset.majority or params.splits.majority
+        last = dataset.num_classes - 1
+        for majority in chosen:
+            if majority > last:
+                yield f"{key}.majority: {majority} is not allowed: must be from 1 to {last} for {name}"
+        classes = params.splits.majority_classes
+        if isinstance(classes, list):
+            if len(classes) < max(chosen) or len(set(classes)) < len(classes):
+                allowed = f"must name at least {max(chosen)} different classes"
+                yield f"splits.majority_classes: {classes} is not allowed: {allowed}"
+            for index in classes:
+                if index > last:
+                    yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"

@@ -7,12 +7,13 @@ the source may be others. So the main process freezes what it planned, and hands
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eqcollapse import running
+from eqcollapse import cluster, container, running
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import parse
@@ -23,14 +24,17 @@ PLAN = "EQCOLLAPSE_PLAN"
 """The environment variable that names the frozen plan of a run."""
 
 
-def plan(config: Mapping[str, Any], *, is_main_process: bool) -> Study:
+def plan(config: Mapping[str, Any], *, is_main_process: bool, deployment: Collection[Any] = ()) -> Study:
     """Return the study that `config` (params.yaml and what the command line overrides) asks for.
 
     In Snakemake's main process, results/ is swept first; in a job that parses the Snakefile again, the study is the
     one that the main process planned. A fault ends Snakemake with a line for each, before any job.
+    `deployment` are Snakemake's methods of software deployment: with Apptainer, the image must be there.
     """
     _put_this_python_first()
     try:
+        if "APPTAINER" in {method.name for method in deployment}:
+            container.announce()
         return _planned(config) if is_main_process else _frozen(config)
     except EqcollapseError as error:
         print(error, file=sys.stderr, flush=True)
@@ -44,25 +48,37 @@ def _planned(config: Mapping[str, Any]) -> Study:
         guard = running.Guard()
     except OSError as error:
         raise EqcollapseError(f"{running.FOLDER}: cannot be written, and Snakemake needs it: {error}") from None
-    _sweep(study, guard)
+    if "--lint" not in sys.argv:  # which looks at the rules alone, also while a run is under way
+        _sweep(study, guard)
+    running.note_owner()
     guard.share()
     os.environ[PLAN] = _freeze(config, study)
     _HELD.append(guard)
     return study
 
 
+_LOOKS = re.compile(
+    r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run|--unlock|--lint|--(detailed-)?summary|--(rule|file)graph|--(d3)?dag|--report"
+)
+"""Options with which Snakemake runs no job: what is in a queue is then left alone."""
+
 _HELD: list[running.Guard] = []
 """The guard of this process, so that it is held to the end."""
 
 
 def _sweep(study: Study, guard: running.Guard) -> None:
-    """Move what there is to move, but nothing under another run: then what is there cannot be told from what should be."""
+    """Move what there is to move, unless another run is under way.
+
+    Then the study is refused: with files of other settings under fixed names, Snakemake would find nothing to do.
+    """
     alone = guard.alone(patience=0)
     moves = pending(study)
     if moves and not alone:
         alone = guard.alone()  # of two that start at once, the other may be moving just now
         moves = pending(study)
     idle = alone and not running.locked()
+    if idle and not any(_LOOKS.fullmatch(word) for word in sys.argv[1:]) and cluster.recover():
+        moves = pending(study)
     if moves and idle:
         moves.run()
         print(
@@ -80,7 +96,8 @@ def _sweep(study: Study, guard: running.Guard) -> None:
 
 def _freeze(config: Mapping[str, Any], study: Study) -> str:
     """Write what the study was planned from; return the file's name, which is a digest of its content."""
-    content = json.dumps({"config": config, "code": study.code}, sort_keys=True, default=str)
+    # The keys stay in their order: that of theory, say, is the order of a table's rows.
+    content = json.dumps({"config": config, "code": study.code}, default=str)
     path = running.FOLDER / f"plan-{hashlib.sha256(content.encode()).hexdigest()[:10]}.json"
     if not path.exists():
         write_text(path, content)

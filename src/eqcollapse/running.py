@@ -4,9 +4,10 @@ Two things say so. A lock of the kernel's on `GUARD`, which every Snakemake proc
 Snakefile to its end, shared, and which one that moves files holds alone: it goes with the process, however that ends.
 And Snakemake's own lock, which outlives a killed process, but is good on file systems on which the kernel's lock
 does not reach the other hosts. So that the lock of a dead run can be told from that of a live one, a run notes who it
-is once it has Snakemake's lock.
+is before it can have Snakemake's lock.
 """
 
+import atexit
 import fcntl
 import json
 import os
@@ -51,39 +52,39 @@ class Guard:
         try:
             fcntl.flock(self._stream, fcntl.LOCK_SH)
         except OSError:
-            pass
+            return
 
 
 def locked() -> bool:
     """Return whether a run holds Snakemake's lock here, after dropping the locks of runs that are dead.
 
-    A lock is dropped only if every run that noted itself was on this host and is gone, and none of the locks is
-    younger than the last note: that one is a run's which has not come to note itself yet. The caller is `alone`.
+    Locks are dropped only if whoever noted itself here is dead. The caller is `alone`, and has not noted itself yet.
     """
     notes = _notes()
     locks = _locks()
     if locks and notes and all(_is_dead(note) for note in notes.values()):
-        last = max(note.stat().st_mtime_ns for note in notes)
-        if all(lock.stat().st_mtime_ns <= last for lock in locks):
-            for lock in locks:
-                lock.unlink(missing_ok=True)
-            locks = []
-    if not locks:  # the notes were read before: whoever wrote one of them has given its lock back
-        for note in notes:
-            note.unlink(missing_ok=True)
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+        locks = []
+    if not locks:
+        for path, note in notes.items():
+            if _is_dead(note):
+                path.unlink(missing_ok=True)
     return bool(locks)
 
 
 def note_owner() -> None:
-    """Note this process as a holder of Snakemake's lock; called from `onstart`, where the lock is held."""
-    note = {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
-    write_text(FOLDER / f"owner-{socket.gethostname()}-{os.getpid()}.json", json.dumps(note))
+    """Note this process as one that may come to hold Snakemake's lock; the note goes when the process ends well."""
+    path = FOLDER / f"owner-{socket.gethostname()}-{os.getpid()}.json"
+    if not path.exists():
+        write_text(path, json.dumps({**_here(), "pid": os.getpid(), "started": _started(os.getpid())}))
+        atexit.register(path.unlink, missing_ok=True)
 
 
 def described() -> str:
     """Return who is running here, as far as the notes say."""
-    notes = [note for note in _notes().values() if note and not _is_dead(note)]
-    return ", ".join(f"process {note['pid']} on {note['host'].split()[0]}" for note in notes) or "another Snakemake"
+    notes = [note for note in _notes().values() if note and not _is_dead(note) and note["pid"] != os.getpid()]
+    return ", ".join(f"process {note['pid']} on {note['host']}" for note in notes) or "another Snakemake"
 
 
 def _locks() -> list[Path]:
@@ -98,32 +99,43 @@ def _notes() -> dict[Path, dict[str, Any] | None]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(path.read_text())
-        return note if {"host", "pid", "started"} <= note.keys() else None
+        return note if {"host", "machine", "boot", "processes", "pid", "started"} <= note.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
 
 
 def _is_dead(note: dict[str, Any] | None) -> bool:
-    return note is not None and note["host"] == _host() and _started(note["pid"]) != note["started"]
+    """Return whether the process of `note` is gone for sure: of a process elsewhere, nothing is sure."""
+    here = _here()
+    if note is None or (note["host"], note["machine"]) != (here["host"], here["machine"]):
+        return False
+    if note["boot"] != here["boot"]:
+        return bool(here["machine"] and here["boot"] and note["boot"])  # this machine was started anew since
+    return note["processes"] == here["processes"] and _started(note["pid"]) != note["started"]
 
 
-def _host() -> str:
-    """Return what tells this machine, in this boot and in this set of process numbers, from every other."""
-    return " ".join([socket.gethostname(), _said("/proc/sys/kernel/random/boot_id"), _linked("/proc/self/ns/pid")])
+def _here() -> dict[str, str]:
+    """Return what tells this machine, this boot and this set of process numbers (of a container) from all others."""
+    return {
+        "host": socket.gethostname(),
+        "machine": _said("/etc/machine-id"),
+        "boot": _said("/proc/sys/kernel/random/boot_id"),
+        "processes": _linked("/proc/self/ns/pid"),
+    }
 
 
 def _said(path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError:
-        return "-"
+        return ""
 
 
 def _linked(path: str) -> str:
     try:
         return os.readlink(path)
     except OSError:
-        return "-"
+        return ""
 
 
 def _started(pid: int) -> str | None:

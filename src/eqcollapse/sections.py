@@ -2,9 +2,11 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Source = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
 CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
@@ -13,7 +15,7 @@ CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar
 Method = Literal["anderson", "broyden", "picard"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
-SPLIT = re.compile(r"^ka(?P<majority>\d+)-r(?P<ratio>\d+(\.\d+)?)$")
+SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d*)-r(?P<ratio>[1-9]\d*(\.\d*[1-9])?)$")
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 
 
@@ -32,6 +34,7 @@ Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Real = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Ratio = Annotated[float, BeforeValidator(_number), Field(ge=1, le=10**6)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Natural = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
@@ -43,16 +46,27 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, content: Any) -> Any:
+        if isinstance(content, Mapping):
+            for key, value in content.items():
+                if key not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    about = {"key": str(key), "value": value, "known": known}
+                    raise PydanticCustomError("unknown_key", "is not a key", about)
+        return content
+
 
 class Dataset(Section):
     """Where the images come from."""
 
     source: Source
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     size: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     classes: Annotated[int, Field(strict=True, ge=2, le=10**5)] | None = None
-    majority: list[Count] | None = None
+    majority: Annotated[list[Count], Field(min_length=1)] | None = None
     per_class: Count | None = None
 
     @model_validator(mode="after")
@@ -74,8 +88,8 @@ class Dataset(Section):
 class Splits(Section):
     """The imbalances: KA majority classes of n_A samples, the others of n_A / R."""
 
-    majority: list[Count]
-    ratios: list[Annotated[float, BeforeValidator(_number), Field(ge=1)]]
+    majority: Annotated[list[Count], Field(min_length=1)]
+    ratios: Annotated[list[Ratio], Field(min_length=1)]
     majority_classes: Literal["first", "random"] | list[Natural]
     seed: Natural
     validation: Share
@@ -153,12 +167,19 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)]
 
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "Train":
+        if self.schedule.warmup > self.epochs:
+            raise ValueError(f"schedule.warmup: {self.schedule.warmup} is more than train.epochs = {self.epochs}")
+        return self
+
 
 class Snapshots(Section):
     """When and where the features are measured."""
 
-    epochs: Literal["log"] | list[Count]
+    epochs: Literal["log"] | Annotated[list[Count], Field(min_length=1)]
     count: Count
+    layers: Literal["features", "stages"]
     features_per_class: Natural
 
 
@@ -169,7 +190,7 @@ class Experiment(Section):
     splits: Annotated[list[str], Field(min_length=1)]
     models: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Natural], Field(min_length=1)]
-    report: Literal["a", "none"]
+    report: Literal["a", "b", "none"]
 
 
 class UnconstrainedFeatures(Section):
@@ -213,7 +234,7 @@ class LayerPeeled(Section):
     num_classes: Annotated[int, Field(strict=True, ge=2, le=1000)]
     dim: Annotated[int, Field(strict=True, ge=1, le=10**4)]
     majority: Annotated[list[Count], Field(min_length=1)]
-    ratios: Annotated[list[Annotated[float, BeforeValidator(_number), Field(ge=1)]], Field(min_length=1)]
+    ratios: Annotated[list[Ratio], Field(min_length=1)]
     seeds: Annotated[list[Natural], Field(min_length=1)]
     bound_weight: Positive
     bound_features: Positive

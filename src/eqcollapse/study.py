@@ -15,6 +15,7 @@ from typing import Any
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import Params
+from eqcollapse.reporting import shown
 from eqcollapse.sections import SPLIT, Experiment
 from eqcollapse.source import code_digest
 
@@ -32,6 +33,7 @@ STAGES = {
 RUN = "results/runs/{dataset}/{split}/{model}/seed-{seed}@{digest}"
 COLLAPSE = "results/metrics/collapse.csv"
 ACCURACY = "results/metrics/accuracy.csv"
+SUMMARY = "results/metrics/summary.json"
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ class Study:
 
     def closing_words(self) -> str:
         """Return what a run says at its end: where its results are and what to look at first."""
-        shown = [job.outputs[1] for job in (*self.jobs["figure"].values(), *self.jobs["table"].values())]
-        return f"All results are in results/. Look first at {' and '.join(shown[:1] + shown[-1:])}."
+        first = [job.outputs[1] for stage in ("figure", "table") for job in list(self.jobs[stage].values())[:1]]
+        look = f" Look first at {' and '.join(first)}." if first else ""
+        return f"All results are in results/.{look}"
 
     def files(self, stage: str) -> list[str]:
         """Return all files that the jobs of `stage` write."""
@@ -136,6 +139,8 @@ class Study:
         if path not in self.jobs[stage]:
             job = Job(stage, path, digest, spec, tuple(inputs), outputs, record_path(outputs))
             self.jobs[stage][path] = job
+        elif self.jobs[stage][path].digest != digest:
+            raise EqcollapseError(f"params.yaml: {path} would be made twice: give its theory figure another name")
         return self.jobs[stage][path]
 
     def _dataset(self, name: str) -> Job:
@@ -195,7 +200,7 @@ class Study:
         """Return the names of the splits that `experiment` trains on `dataset`, balanced and by KA and R."""
         chosen = self.params.splits
         grid = [
-            f"ka{majority}-r{ratio:g}"
+            f"ka{majority}-r{int(ratio) if ratio == int(ratio) else ratio}"
             for majority in self.params.datasets[dataset].majority or chosen.majority
             for ratio in chosen.ratios
         ]
@@ -210,83 +215,11 @@ class Study:
     def _plan_collapse(self) -> None:
         runs = list(self.jobs["train"].values())
         inputs = [*self.outputs("train", "snapshots.safetensors"), *self.outputs("train", "history.csv")]
-        self._add("collapse", {}, runs, COLLAPSE, inputs, [COLLAPSE, ACCURACY])
+        self._add("collapse", {}, runs, COLLAPSE, inputs, [COLLAPSE, ACCURACY, SUMMARY])
 
     def _plan_report(self) -> None:
-        for name, experiment in self.params.experiments.items():
-            if experiment.report == "a":
-                self._plan_accuracy_tables(name, experiment)
-                self._plan_curves(name, experiment)
-        self._plan_theory_report()
-
-    def _plan_accuracy_tables(self, name: str, experiment: Experiment) -> None:
-        """Tables A-1 (balanced) and A-2, A-3, A-4 (a table a KA, by R)."""
-        splits = {dataset: self.splits(experiment, dataset) for dataset in experiment.datasets}
-        balanced = [dataset for dataset, names in splits.items() if "balanced" in names]
-        if balanced:
-            self._table(f"{name}-table-1", experiment, {dataset: ["balanced"] for dataset in balanced})
-        by_majority = {dataset: _by_majority(names) for dataset, names in splits.items()}
-        for position in range(max(len(groups) for groups in by_majority.values())):
-            chosen = {d: groups[position] for d, groups in by_majority.items() if position < len(groups)}
-            self._table(f"{name}-table-{position + 2}", experiment, chosen)
-
-    def _plan_curves(self, name: str, experiment: Experiment) -> None:
-        """Figure A-3 (balanced, and the first imbalanced split) and a figure of all R for each KA."""
-        for dataset in experiment.datasets:
-            names = self.splits(experiment, dataset)
-            groups = _by_majority(names)
-            first = [split for split in names if split == "balanced"] + [group[0] for group in groups[:1]]
-            self._figure(f"{name}-figure-3-{dataset}", experiment, {dataset: first})
-            for group in groups:
-                majority = group[0].partition("-")[0]
-                self._figure(f"{name}-figure-appendix-{dataset}-{majority}", experiment, {dataset: group})
-
-    def _plan_theory_report(self) -> None:
-        """Figures B-1 .. B-4 and A-theory (experiments with one figure are drawn together), and table theory."""
-        experiments = zip(self.params.theory.items(), self.jobs["theory"].values(), strict=True)
-        figures: dict[str, list[Job]] = {}
-        kinds: dict[str, str] = {}
-        for (_, chosen), job in experiments:
-            figures.setdefault(chosen.figure, []).append(job)
-            kinds[chosen.figure] = getattr(chosen, "drawn", chosen.kind)
-        for name, jobs in figures.items():
-            spec = {"kind": kinds[name], "style": self.params.report.figures.model_dump()}
-            self._show("figure", name, spec, jobs, [job.path for job in jobs])
-        if self.params.theory:
-            jobs = list(self.jobs["theory"].values())
-            spec = {"kind": "theory", "experiments": list(self.params.theory)}
-            self._show("table", "theory", spec, jobs, [job.path for job in jobs])
-
-    def _table(self, name: str, experiment: Experiment, splits: dict[str, list[str]]) -> None:
-        self._show_runs("table", name, {"kind": "accuracy", **_compared(experiment, splits)})
-
-    def _figure(self, name: str, experiment: Experiment, splits: dict[str, list[str]]) -> None:
-        style = self.params.report.figures.model_dump()
-        self._show_runs("figure", name, {"kind": "curves", **_compared(experiment, splits), "style": style})
-
-    def _show_runs(self, stage: str, name: str, spec: dict) -> None:
-        metrics = self.jobs["collapse"][COLLAPSE]
-        self._show(stage, name, spec, [metrics], list(metrics.outputs))
-
-    def _show(self, stage: str, name: str, spec: dict, upstream: list[Job], inputs: list[str]) -> None:
-        folder, suffixes = {"table": ("tables", ("csv", "md", "tex")), "figure": ("figures", ("pdf", "png", "svg"))}[
-            stage
-        ]
-        files = [f"results/{folder}/{name}.{suffix}" for suffix in suffixes]
-        self._add(stage, spec, upstream, files[0], inputs, files)
-
-
-def _compared(experiment: Experiment, splits: dict[str, list[str]]) -> dict[str, Any]:
-    return {"splits": splits, "models": experiment.models, "seeds": experiment.seeds}
-
-
-def _by_majority(splits: list[str]) -> list[list[str]]:
-    """Group imbalanced splits by KA, in their order."""
-    groups: dict[str, list[str]] = {}
-    for split in splits:
-        if match := SPLIT.match(split):
-            groups.setdefault(match["majority"], []).append(split)
-    return list(groups.values())
+        for item in shown(self):  # one at a time: later ones are made from what earlier ones made
+            self._add(item.stage, item.spec, item.upstream, item.files[0], item.inputs, item.files)
 
 
 def code_digests() -> dict[str, str]:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqcollapse.running import note_owner
 from eqcollapse.study import Job, Study
 
-__all__ = ["ATTIC", "Sweep", "is_complete", "note_owner", "pending"]
+__all__ = ["ATTIC", "Sweep", "is_complete", "pending"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -132,6 +131,14 @@ def _move(source: Path, target: Path) -> None:
     if target.is_dir():  # an older copy of the same promise: the newer one takes its place
         shutil.rmtree(target)
     os.replace(source, target)
+    _remove_empty(source.parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove `folder` and those above it that hold nothing, but for the first two levels, which stages own."""
+    while len(folder.parts) > 2 and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _is_folder_with_record(path: Path) -> bool:

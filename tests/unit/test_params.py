@@ -1,10 +1,13 @@
 """A fault in params.yaml is a line that names the key, the value and what is allowed."""
 
+import copy
+
 import pytest
 import yaml
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import load, parse
+from eqcollapse.study import Study
 
 
 def put(content: dict, key: str, value: object) -> dict:
@@ -26,12 +29,15 @@ def put(content: dict, key: str, value: object) -> dict:
         ("train.lr", float("nan"), ["train.lr", "finite"]),
         ("train.epochs", 1.5, ["train.epochs", "integer"]),
         ("train.epochs", True, ["train.epochs", "integer"]),
-        ("train.momentun", 0.9, ["train.momentun", "not a key"]),
+        ("train.momentun", 0.9, ["train.momentun", "not a key", "0.9", "momentum"]),
         ("train.momentum", 1, ["train.momentum", "less than 1"]),
         ("splits.majority", [10], ["splits.majority", "10", "1 to 9"]),
         ("splits.majority", [0], ["splits.majority", "greater than or equal to 1"]),
         ("splits.ratios", [0.5], ["splits.ratios", "0.5", "greater than or equal to 1"]),
-        ("splits.ratios", [], ["splits.ratios", "empty grid"]),
+        ("splits.ratios", [], ["splits.ratios", "at least 1"]),
+        ("splits.ratios", [1e7], ["splits.ratios", "1000000"]),
+        ("splits.ratios", [10, 10.0], ["splits.ratios", "2 times"]),
+        ("splits.majority", [], ["splits.majority", "at least 1"]),
         ("splits.majority_classes", "last", ["splits.majority_classes", "'last'", "'first'"]),
         ("splits.majority_classes", [0, 0, 1], ["splits.majority_classes", "different"]),
         ("splits.validation", 1.0, ["splits.validation", "less than 1"]),
@@ -58,6 +64,15 @@ def put(content: dict, key: str, value: object) -> dict:
             ["models.deq.network.head", "'implicit'", "'equilibrium'"],
         ),
         ("models.deq", {"solver": {}}, ["models.deq.solver", "not a key"]),
+        ("experiments.a.splits", ["ka03-r10"], ["experiments.a.splits", "'ka03-r10'", "ka3-r10"]),
+        ("snapshots.epochs", "all", ["snapshots.epochs", "'all'", "'log', or must be a valid list"]),
+        ("snapshots.epochs", [], ["snapshots.epochs", "at least 1"]),
+        ("train.schedule.warmup", 26, ["train", "warmup: 26", "train.epochs = 25"]),
+        ("theory.b-figure-1.lambda_weights", 0, ["theory.b-figure-1.lambda_weights: 0", "greater than 0"]),
+        ("theory.b-figure-1.kind", "x", ["theory.b-figure-1", "'ufm'", "'layer-peeled'"]),
+        ("theory.b-figure-1.figure", "b-figure-2", ["theory.b-figure-2.figure", "b-figure-1"]),
+        ("theory.b-figure-1.seeds", [0, 0], ["theory.b-figure-1.seeds", "2 times"]),
+        ("train", 3, ["train", "3", "mapping"]),
         ("device", "tpu", ["device", "'tpu'", "'cuda'"]),
     ],
 )
@@ -107,3 +122,25 @@ def test_a_model_changes_only_what_it_names(content):
     assert (model.train.loss, model.train.schedule.kind, model.network.bias) == ("mse", "step", False)
     assert model.train.lr == base.train.lr
     assert model.train.schedule.every == base.train.schedule.every
+
+
+def test_one_fault_is_one_line(content):
+    for key, value in (("snapshots.epochs", 5), ("splits.majority_classes", "last"), ("train.lr", "x")):
+        fresh = copy.deepcopy(content)
+        put(fresh, key, value)
+        with pytest.raises(EqcollapseError) as caught:
+            parse(fresh)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_figure_of_an_experiment_is_not_drawn_over(content):
+    content["theory"]["b-figure-1"]["figure"] = "a-figure-3-digits"
+    with pytest.raises(EqcollapseError, match="a-figure-3-digits"):
+        Study(parse(content))
+
+
+def test_a_ratio_is_named_to_its_last_digit(content):
+    content["splits"]["ratios"] = [12.345678, 100000]
+    names = {job.spec["split"]: job.spec["ratio"] for job in Study(parse(content)).jobs["splits"].values()}
+    assert names["ka3-r12.345678"] == 12.345678
+    assert names["ka3-r100000"] == 100000

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
-import yaml
 
 from eqcollapse.params import parse
 from eqcollapse.study import STAGES, Study, snapshot_epochs
@@ -110,10 +110,7 @@ def test_planning_imports_neither_torch_nor_numpy():
 
 
 def test_a_thousand_cells_are_planned_in_a_moment(content):
-    import time
-
-    content["experiments"]["a"]["seeds"] = list(range(500))
-    text = yaml.safe_dump(content)
+    content["experiments"]["a"]["seeds"] = list(range(50))
     start = time.process_time()
-    assert len(study(yaml.safe_load(text)).jobs["train"]) == 10000
-    assert time.process_time() - start < 15
+    assert len(study(content).jobs["train"]) == 1000
+    assert time.process_time() - start < 3

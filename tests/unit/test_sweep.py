@@ -2,17 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from eqcollapse import sweep as sweeping
 from eqcollapse.params import parse
 from eqcollapse.study import Study
-from eqcollapse.sweep import locked, note_owner, sweep
+from eqcollapse.sweep import pending
 
 
 @pytest.fixture
@@ -35,6 +32,14 @@ def build(study: Study) -> None:
                 path.write_text(job.digest)
         outputs = [{"path": file} for file in job.outputs]
         Path(job.record).write_text(json.dumps({"digest": job.digest, "outputs": outputs}))
+
+
+def sweep(study: Study) -> tuple[int, int]:
+    """Sweep; return how many results went and came."""
+    moves = pending(study)
+    moves.run()
+    assert not pending(study)
+    return len(moves.away), len(moves.back)
 
 
 def tree(*roots: str) -> dict[str, str]:
@@ -97,54 +102,80 @@ def test_a_record_that_points_outside_moves_nothing(folder, content):
     assert victim.exists()
 
 
-def lock(folder: Path) -> Path:
-    path = folder / ".snakemake/locks/0.output.lock"
-    path.parent.mkdir(parents=True)
-    path.write_text("results/x\n")
-    return path
+def test_looking_moves_nothing(folder, content):
+    build(plan(content))
+    before = tree(".")
+    content["train"]["lr"] = 0.01
+    assert pending(plan(content))
+    assert tree(".") == before
 
 
-def test_no_lock_is_no_lock(folder):
-    assert not locked()
+def test_no_empty_folders_stay(folder, content):
+    build(plan(content))
+    content["splits"]["ratios"] = [10]
+    sweep(plan(content))
+    empty = [path for path in Path("results").glob("*/*/**") if path.is_dir() and not any(path.iterdir())]
+    assert empty == []
 
 
-def test_the_lock_of_a_live_run_stays(folder):
-    path = lock(folder)
-    note_owner()
-    assert locked()
-    assert path.exists()
+def test_a_sweep_that_was_killed_is_taken_up_again(folder, content):
+    first = plan(content)
+    build(first)
+    content["report"]["figures"]["dpi"] = 80
+    moves = pending(plan(content))
+    for source, target in moves.away[0][:2]:  # two of the figure's files are gone, its record is not
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+    sweep(plan(content))
+    build(plan(content))
+    content["report"]["figures"]["dpi"] = 150
+    assert sweep(plan(content)) == (len(first.jobs["figure"]),) * 2
+    assert all(Path(file).exists() for job in first for file in job.files)
 
 
-def test_the_lock_of_a_dead_run_goes(folder):
-    path = lock(folder)
-    _note_and_die(folder)
-    assert not locked()
-    assert not path.exists()
+def test_what_a_killed_job_left_does_not_take_the_place_of_the_whole(folder, content):
+    first = plan(content)
+    build(first)
+    cell = next(iter(first.jobs["train"].values()))
+    content["experiments"]["a"]["seeds"] = [1]
+    sweep(plan(content))
+    Path(cell.path).mkdir(parents=True)
+    Path(cell.outputs[0]).write_text("half")
+    sweep(plan(content))
+    assert Path(".attic", cell.record).exists()
+    content["experiments"]["a"]["seeds"] = [0]
+    Path(cell.path).mkdir(parents=True)  # an empty folder, as DVC leaves, is not the cell
+    sweep(plan(content))
+    assert all(Path(file).exists() for file in cell.files)
 
 
-def test_a_lock_whose_owner_is_elsewhere_stays(folder, monkeypatch):
-    lock(folder)
-    _note_and_die(folder)
-    monkeypatch.setattr(sweeping, "_host", lambda: "another host")
-    assert locked()
+def test_half_a_cell_is_not_brought_back(folder, content):
+    study = plan(content)
+    build(study)
+    cell = next(iter(study.jobs["train"].values()))
+    content["experiments"]["a"]["seeds"] = [1]
+    sweep(plan(content))
+    Path(".attic", cell.record).unlink()
+    content["experiments"]["a"]["seeds"] = [0]
+    sweep(plan(content))
+    assert not Path(cell.path).exists()
 
 
-def test_a_lock_that_nobody_noted_stays(folder):
-    lock(folder)
-    assert locked()
+def test_an_unreadable_record_goes(folder, content):
+    study = plan(content)
+    build(study)
+    figure = next(iter(study.jobs["figure"].values()))
+    Path(figure.record).write_text("{")
+    assert sweep(study) == (1, 0)
+    assert not Path(figure.record).exists()
 
 
-def test_a_lock_younger_than_the_note_of_a_dead_run_stays(folder):
-    _note_and_die(folder)
-    path = lock(folder)
-    later = time.time() + 5
-    os.utime(path, (later, later))
-    assert locked()
-
-
-def _note_and_die(folder: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-c", "from eqcollapse.sweep import note_owner; note_owner()"],
-        cwd=folder,
-        check=True,
-    )
+def test_a_thousand_cells_are_swept_in_two_seconds(folder, content):
+    content["experiments"]["a"]["seeds"] = list(range(50))
+    build(plan(content))
+    content["train"]["lr"] = 0.01
+    study = plan(content)
+    start = time.process_time()
+    gone, _ = sweep(study)
+    assert gone >= 1000
+    assert time.process_time() - start < 2

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.workflow
 MIRROR = ROOT.parent / "shared" / "data"
 TINY = {
     "datasets": {"mnist": {"per_class": 20}, "cifar10-jpeg": {"per_class": 20}},
-    "train": {"epochs": 1},
+    "train": {"epochs": 1, "schedule": {"warmup": 0}},
     "experiments": {"a": {"splits": ["balanced"]}},
 }
 

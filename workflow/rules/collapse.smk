@@ -5,6 +5,7 @@ rule metrics:
     output:
         collapse="results/metrics/collapse.csv",
         accuracy="results/metrics/accuracy.csv",
+        summary="results/metrics/summary.json",
         record="results/metrics/collapse.provenance.json",
     log:
         "logs/collapse/metrics.log",
@@ -14,4 +15,5 @@ rule metrics:
         job=STUDY.command("collapse", "results/metrics/collapse.csv"),
     shell:
         "PYTHONPATH=src python -m eqcollapse collapse {params.job}"
-        " --inputs {input.snapshots} {input.histories} --outputs {output.collapse} {output.accuracy} > {log} 2>&1"
+        " --inputs {input.snapshots} {input.histories}"
+        " --outputs {output.collapse} {output.accuracy} {output.summary} > {log} 2>&1"

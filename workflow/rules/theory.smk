@@ -6,9 +6,11 @@ rule experiment:
         "logs/theory/{name}@{digest}.log",
     benchmark:
         "logs/theory/{name}@{digest}.tsv"
-    params:
-        job=lambda wc: STUDY.command("theory", f"results/theory/{wc.name}@{wc.digest}.csv"),
     resources:
         mem_mb=2000,
+    params:
+        job=lambda wc: STUDY.command(
+            "theory", f"results/theory/{wc.name}@{wc.digest}.csv"
+        ),
     shell:
         "PYTHONPATH=src python -m eqcollapse theory {params.job} --outputs {output.csv} > {log} 2>&1"

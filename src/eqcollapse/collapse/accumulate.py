@@ -87,20 +87,24 @@ def first_positions(labels: Tensor, num_classes: int) -> Tensor:
     )
 
 
-def add_class_scatter(scatter: Tensor, coordinates: Tensor, labels: Tensor) -> None:
-    """Add to `scatter` (K×r×r) the sum of w w^T over the samples of each class, w the rows of
-    `coordinates` (N×r, float64).
+def add_class_scatter(scatter: Tensor, shift: Tensor, coordinates: Tensor, labels: Tensor) -> None:
+    """Add to `scatter` (K×r×r) the sum of w w^T, and to `shift` (K×r) that of w, over the samples of each
+    class, w the rows of `coordinates` (N×r, float64).
     """
     if coordinates.is_cuda:
+        shift += class_sums(coordinates, labels, len(shift))
         add_class_scatter_dense(scatter, coordinates, labels)
         return
     classes, sizes = torch.unique_consecutive(labels, return_counts=True)
     for k, rows in zip(classes.tolist(), coordinates.split(sizes.tolist()), strict=True):
         scatter[k].addmm_(rows.T, rows)
+        shift[k] += rows.sum(0)
 
 
 def add_class_scatter_dense(scatter: Tensor, coordinates: Tensor, labels: Tensor) -> None:
-    """Do the same by products alone: K times the work, but the host need not know where a class ends."""
+    """Add the same to `scatter` by products alone: K times the work, but the host need not know where a
+    class ends.
+    """
     num_classes, rank = scatter.shape[:2]
     if rank == 0:
         return

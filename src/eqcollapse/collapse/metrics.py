@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -170,7 +171,7 @@ def _measured(definitions: dict[str, Metric], view: View) -> Metrics:
 
 
 def _split(view: View, majority: Sequence[int]) -> dict[str, View]:
-    num_classes, major = view.moments.num_classes, [int(k) for k in majority]
+    num_classes, major = view.moments.num_classes, _whole_numbers(majority)
     strangers = sorted(k for k in set(major) if not 0 <= k < num_classes)
     if strangers or len(set(major)) < len(major):
         raise ValueError(f"majority {major} must be different classes in 0..{num_classes - 1}")
@@ -178,6 +179,15 @@ def _split(view: View, majority: Sequence[int]) -> dict[str, View]:
         raise ValueError(f"majority must be some of the {num_classes} classes, not {len(major)} of them")
     minor = [k for k in range(num_classes) if k not in set(major)]
     return {"majority": view.group(major), "minority": view.group(minor)}
+
+
+def _whole_numbers(majority: Sequence[int]) -> list[int]:
+    try:
+        if any(isinstance(k, bool) for k in majority):
+            raise TypeError
+        return [index(k) for k in majority]
+    except TypeError:
+        raise ValueError(f"majority must list classes by their numbers, not {majority!r}") from None
 
 
 def _remark_on_rank(metrics: Metrics, suffix: str, view: View) -> None:

@@ -18,11 +18,9 @@ CLASS_SCATTER_BYTES = 64 << 20
 above.
 """
 
-
-SAME_TRACE, SAME_POSITION = 1e-3, 1e-10
-"""How far the two passes' within-class traces may differ: relative to the trace, and to the largest
-squared class mean.
-"""
+OTHER_FEATURES = (
+    "the second pass saw other features than the first: are they augmented, in training mode, or of another precision?"
+)
 
 
 class Moments:
@@ -185,18 +183,15 @@ class Moments:
         if not torch.equal(first.counts, second.counts):
             seen, expected = int(second.counts.sum()), int(first.counts.sum())
             return f"the second pass saw {seen} samples, the first {expected}, or of other classes"
-        slack = SAME_POSITION * first.counts * first.means.nan_to_num(0.0).square().sum(1).max()
-        if bool(((first.traces - second.squares).abs() > SAME_TRACE * second.squares + slack).any()):
-            return "the second pass saw other features than the first: are they augmented, or in training mode?"
-        return None
+        return None if second.saw_features_of(first) else OTHER_FEATURES
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it as named CPU tensors, from which `from_tensors` makes the same moments again,
         bit by bit.
 
         counts (K), means (K×d), traces (K); after the second pass also basis (d×r), second_counts (K),
-        second_traces (K), scatter (K×r(r+1)/2, or 1×r(r+1)/2 pooled: upper triangles row by row),
-        centre_correct (K) and, where they apply, spread (K×r), agreeing, correct, own_logits (K).
+        second_traces (K), shift (K×r), scatter (K×r(r+1)/2, or 1×r(r+1)/2 pooled: upper triangles row by
+        row), centre_correct (K) and, where they apply, spread (K×r), agreeing, correct (K), fingerprint (K×3).
         """
         first = self._counted()
         tensors = {"counts": first.counts, "means": first.means, "traces": first.traces}
@@ -267,8 +262,8 @@ class Moments:
 
 FORMAT = "eqcollapse.moments"
 REQUIRED = ("counts", "means", "traces")
-SECOND = ("basis", "scatter", "second_counts", "second_traces", "centre_correct")
-OPTIONAL = ("spread", "agreeing", "correct", "own_logits")
+SECOND = ("basis", "shift", "scatter", "second_counts", "second_traces", "centre_correct")
+OPTIONAL = ("spread", "agreeing", "correct", "fingerprint")
 
 
 def check_features(features: Tensor) -> int:
@@ -293,6 +288,7 @@ def _second_tensors(second: SecondPass) -> dict[str, Tensor]:
     row, column = torch.triu_indices(rank, rank)
     named = {
         "basis": second.basis,
+        "shift": second.shift,
         "scatter": second.scatter[:, row, column],
         "second_counts": second.counts,
         "second_traces": second.squares,
@@ -313,6 +309,7 @@ def _second_from(tensors: dict[str, Tensor]) -> SecondPass:
         basis=tensors["basis"].clone(),
         counts=tensors["second_counts"].clone(),
         squares=tensors["second_traces"].clone(),
+        shift=tensors["shift"].clone(),
         scatter=scatter,
         centre_correct=tensors["centre_correct"].clone(),
         **{name: tensors[name].clone() for name in OPTIONAL if name in tensors},

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from eqcollapse.collapse.passes import same_classifier
 from eqcollapse.collapse.view import View
-
-SAME_CLASSIFIER = 1e-6
-"""Relative difference of logits above which the classifier given is not the one whose decisions
-were counted.
-"""
 
 FEW_CLASSES = "fewer than two of the classes have samples"
 
@@ -34,8 +30,7 @@ def missing(metric: Metric, view: View) -> str | None:
 def _samples(view: View) -> str | None:
     if len(view.classes) == 0:
         return "there are no samples"
-    unfit = view.whole.unfit
-    return f"features of class {', '.join(map(str, unfit))} are not finite" if unfit else None
+    return view.whole.unfit
 
 
 def _classes(view: View) -> str | None:
@@ -79,12 +74,8 @@ def _decisions(view: View) -> str | None:
         return "no classifier was given to the second pass"
     if view.all_weight is None:
         return None
-    counted = view.second.own_logits[view.whole.classes]
-    own = (view.whole.raw_weight * view.whole.raw_means).sum(1)
-    if view.bias is not None:
-        own = own + view.bias[view.whole.classes]
-    different = not bool((own - counted).abs().max() <= SAME_CLASSIFIER * counted.abs().max())
-    return "the second pass counted the decisions of another classifier" if different else None
+    same = same_classifier(view.second.fingerprint, view.whole.fingerprint)
+    return None if same else "the second pass counted the decisions of another classifier"
 
 
 NEEDS: dict[str, Callable[[View], str | None]] = {

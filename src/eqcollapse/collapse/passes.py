@@ -20,6 +20,17 @@ from eqcollapse.collapse.accumulate import (
 
 EPSILON = torch.finfo(torch.float64).eps
 
+SAME_FEATURES = 1e-4
+"""Largest share of a class's within-class variance, in all or in any direction of the means' span, that
+differences between the passes may explain.
+"""
+
+ROUNDINGS = 64.0
+"""Differences between the passes of this many roundings of the largest class mean are always allowed."""
+
+SAME_CLASSIFIER = 1e-6
+"""Largest relative difference of two fingerprints of one classifier."""
+
 
 @dataclass
 class FirstPass:
@@ -90,22 +101,23 @@ class SecondPass:
     """The within-class scatter in the span of the centred class means, and the samples' decisions.
 
     Coordinates are w = U^T (h - m_y) with `basis` U (d×r). `counts` (K); `squares`, sums of ||h - m_y||^2
-    (K); `scatter`, sums of w w^T: K×r×r, or pooled over all classes 1×r×r with `spread`, the sums of w*w
+    (K); `shift`, sums of w (K×r), which are what m_y was rounded by if the features are those of the first
+    pass; `scatter`, sums of w w^T: K×r×r, or pooled over all classes 1×r×r with `spread`, the sums of w*w
     by class (K×r), beside it; `centre_correct` (K), the samples whose nearest class mean is that of their
     own class. With a classifier: `agreeing` (K), the samples that it assigns to the class of the nearest
-    mean; `correct` (K); and `own_logits` (K), w_k . m_k + b_k, by which another classifier is told from
-    this one.
+    mean; `correct` (K); and its `fingerprint` (K×3), by which another classifier is told from this one.
     """
 
     basis: Tensor
     counts: Tensor
     squares: Tensor
+    shift: Tensor
     scatter: Tensor
     centre_correct: Tensor
     spread: Tensor | None = None
     agreeing: Tensor | None = None
     correct: Tensor | None = None
-    own_logits: Tensor | None = None
+    fingerprint: Tensor | None = None
 
     @classmethod
     def begin(
@@ -121,20 +133,26 @@ class SecondPass:
             basis=basis,
             counts=integers,
             squares=basis.new_zeros(num_classes),
+            shift=basis.new_zeros(num_classes, rank),
             scatter=basis.new_zeros(1 if pooled else num_classes, rank, rank),
             centre_correct=integers.clone(),
             spread=basis.new_zeros(num_classes, rank) if pooled else None,
         )
         projection = Projection.onto(basis, means, classifier)
-        if projection.logits_of_means is not None:
+        if classifier is not None:
             second.agreeing, second.correct = integers.clone(), integers.clone()
-            second.own_logits = projection.logits_of_means.diagonal().clone()
+            second.fingerprint = fingerprint(*classifier).to(means.device)
         return second, projection
 
     @property
     def pooled(self) -> bool:
         """Whether there is one scatter for all classes."""
         return self.spread is not None
+
+    @property
+    def class_spread(self) -> Tensor:
+        """Sums of w*w by class (K×r)."""
+        return self.scatter.diagonal(dim1=1, dim2=2) if self.spread is None else self.spread
 
     def update(self, projection: Projection, features: Tensor, labels: Tensor) -> None:
         """Add a batch: `features` N×d, `labels` N int64, N >= 1."""
@@ -155,23 +173,49 @@ class SecondPass:
     def _add_scatter(self, coordinates: Tensor, labels: Tensor) -> None:
         if self.pooled:
             self.scatter[0].addmm_(coordinates.T, coordinates)
+            self.shift += class_sums(coordinates, labels, len(self.counts))
             self.spread += class_sums(coordinates.square(), labels, len(self.counts))
         else:
-            add_class_scatter(self.scatter, coordinates, labels)
+            add_class_scatter(self.scatter, self.shift, coordinates, labels)
+
+    @property
+    def excess(self) -> Tensor:
+        """Vectors x (K×r) with x x^T what the scatter of each class has too much for m_y being rounded.
+
+        sum (w - s/n)(w - s/n)^T = sum w w^T - s s^T/n with the shift s. Where classes have collapsed to
+        nearly the rounding of their means, the latter is of the size of the former.
+        """
+        return self.shift / self.counts.clamp(min=1).double().sqrt()[:, None]
+
+    def saw_features_of(self, first: FirstPass) -> bool:
+        """Return whether the samples' features are, by all that both passes know, those of the `first`.
+
+        Features that differ by e move the sums of a class by sum e. If e is noise, the square of that is in
+        the mean what it adds to the sums of squares, in each direction of the means' span; if e is the same
+        for all, it is more. In all directions together, the traces tell.
+        """
+        n = first.counts.double()
+        rounding = (ROUNDINGS * EPSILON * torch.linalg.norm(first.means.nan_to_num(0.0), dim=1).max()) ** 2
+        moved = (
+            self.shift.square() > SAME_FEATURES * _or_pooled(self.class_spread, n) + (n.square() * rounding)[:, None]
+        )
+        changes = (first.traces - self.squares).abs()
+        changed = changes > SAME_FEATURES * _or_pooled(self.squares[:, None], n)[:, 0] + n * rounding
+        return not bool(moved.any() | changed.any())
 
     def merged(self, other: SecondPass) -> SecondPass:
         """Return the pass that has seen the samples of both; both must have begun from the same means and
         classifier.
         """
-        if not _same(self.basis, other.basis) or self.pooled != other.pooled:
+        if not torch.equal(self.basis, other.basis.to(self.basis.device)) or self.pooled != other.pooled:
             raise ValueError("these second passes began from different first passes: merge the first passes before")
-        if not _same(self.own_logits, other.own_logits):
+        if not same_classifier(self.fingerprint, other.fingerprint):
             raise ValueError("these second passes counted the decisions of different classifiers")
         added = {
             name: None if getattr(self, name) is None else getattr(self, name) + getattr(other, name)
-            for name in ("counts", "squares", "scatter", "centre_correct", "spread", "agreeing", "correct")
+            for name in ("counts", "squares", "shift", "scatter", "centre_correct", "spread", "agreeing", "correct")
         }
-        return SecondPass(basis=self.basis, own_logits=self.own_logits, **added)
+        return SecondPass(basis=self.basis, fingerprint=self.fingerprint, **added)
 
 
 @dataclass(frozen=True)
@@ -242,7 +286,30 @@ def span_of_means(means: Tensor) -> Tensor:
     return rows[:rank].T.contiguous().to(means.device)
 
 
-def _same(one: Tensor | None, other: Tensor | None) -> bool:
+def fingerprint(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return two fixed combinations of the columns of `weight` (K×d), and `bias` (K): K×3 float64 on the
+    CPU.
+
+    The combinations have no pattern that classifiers would share: one with other rows, columns, signs or
+    lengths has another fingerprint, also where it is the same at every class mean.
+    """
+    weight = weight.detach().to("cpu", torch.float64)
+    steps = torch.arange(weight.shape[1], dtype=torch.float64)[:, None] * torch.tensor([2.0, 3.0]).double().sqrt()
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().to(weight)
+    return torch.cat([weight @ steps.cos(), bias[:, None]], dim=1)
+
+
+def same_classifier(one: Tensor | None, other: Tensor | None) -> bool:
+    """Return whether two fingerprints are of one classifier, or of none."""
     if one is None or other is None:
         return one is other
-    return torch.equal(one, other.to(one.device))
+    one, other = one.cpu(), other.cpu()
+    return bool(((one - other).abs().amax(0) <= SAME_CLASSIFIER * one.abs().amax(0)).all())
+
+
+def _or_pooled(sums: Tensor, counts: Tensor) -> Tensor:
+    """Return `sums` of squares by class (K×r), with their average over all samples for a class of one
+    sample, which has none of its own.
+    """
+    pooled = counts[:, None] * sums.sum(0) / counts.sum().clamp(min=1)
+    return torch.where(counts[:, None] > 1, sums, pooled)

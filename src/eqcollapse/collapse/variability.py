@@ -56,8 +56,11 @@ def between_classes(means: Tensor, weights: Tensor, rounding: float) -> Between:
 
 
 def whitened_trace(scatter: Tensor, between: Between) -> Tensor:
-    """Return Tr(S S_B^+) for `scatter` S (...×r×r), shape ...: sum_j q_j^T S q_j / eigenvalue_j."""
-    return torch.einsum("...ij,il,jl->...", scatter, between.whitening, between.whitening)
+    """Return Tr(S S_B^+) for `scatter` S (...×r×r), shape ...: sum_j q_j^T S q_j / eigenvalue_j.
+
+    Never negative, though S of exactly collapsed features may be so by its rounding.
+    """
+    return torch.einsum("...ij,il,jl->...", scatter, between.whitening, between.whitening).clamp(min=0.0)
 
 
 def rounding_of(means: Tensor) -> float:

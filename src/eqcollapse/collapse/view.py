@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse.moments import Moments, check_classifier
-from eqcollapse.collapse.passes import SecondPass
+from eqcollapse.collapse.passes import SecondPass, fingerprint
 from eqcollapse.collapse.variability import (
     ROUNDING,
     Between,
@@ -29,6 +29,9 @@ CHOICES = {
     "within": ("samples", "classes"),
     "center_weight": (True, False),
 }
+
+LARGEST, SMALLEST = 1e145, 1e-140
+"""Above and below these, squares of features and their ratios leave float64."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ class View:
         return self.moments.second if self.parent is None else self.parent.second
 
     @cached_property
+    def excess(self) -> Tensor:
+        """What the second pass's scatter has too much (K×r)."""
+        return self.second.excess
+
+    @cached_property
     def incomplete(self) -> str | None:
         """Why the scatter and the decisions are not there, or None."""
         return self.parent.incomplete if self.parent is not None else self.moments.incomplete
@@ -122,9 +130,24 @@ class View:
         return self.parent is not None
 
     @cached_property
-    def unfit(self) -> list[int]:
-        """Classes with features that are not finite."""
-        return self.classes[~self.raw_means.isfinite().all(1)].tolist()
+    def unfit(self) -> str | None:
+        """Why nothing can be said about the features, or None: some are not finite, or squares leave float64."""
+        infinite = ~self.raw_means.isfinite().all(1)
+        if bool(infinite.any()):
+            return f"features of class {self._listed(infinite)} are not finite"
+        large = ~self.traces.isfinite() | (self.raw_means.abs().amax(1) > LARGEST)
+        if bool(large.any()):
+            return f"features of class {self._listed(large)} are so large that squares overflow: scale all features"
+        scale = max(float(self.raw_means.abs().max()), float(self.traces.max()) ** 0.5)
+        return "features are so small that squares underflow: scale them" if 0 < scale < SMALLEST else None
+
+    def _listed(self, chosen: Tensor) -> str:
+        return ", ".join(map(str, self.classes[chosen].tolist()))
+
+    @cached_property
+    def fingerprint(self) -> Tensor:
+        """What tells the classifier from another, K×3."""
+        return fingerprint(self.all_weight, self.bias)
 
     @cached_property
     def rounding(self) -> float:
@@ -224,11 +247,14 @@ class View:
     def within_ratio(self, between: Between) -> float:
         """Return Tr(S_W S_B^+) for the classes in view against the S_B of `between`."""
         if self._only_pooled:
-            return float(whitened_trace(self.second.scatter[0], between) / self.counts.sum())
+            within = self.second.scatter[0] - self.excess.T @ self.excess
+            return float(whitened_trace(within, between) / self.counts.sum())
         if self.second.pooled:
             return float((self._within_weights * self._whitened_parts(between)).sum())
-        parts = self.second.scatter[self.classes]
-        return float(whitened_trace(torch.tensordot(self._within_weights, parts, dims=1), between))
+        weights, excess = self._within_weights, self.excess[self.classes]
+        within = torch.tensordot(weights, self.second.scatter[self.classes], dims=1)
+        within -= (weights[:, None] * excess).T @ excess
+        return float(whitened_trace(within, between))
 
     def class_ratios(self, between: Between) -> Tensor:
         """Return Tr(S_k S_B^+) of each class in view (k), S_k its covariance; nan for a class of
@@ -242,8 +268,10 @@ class View:
 
     def _whitened_parts(self, between: Between) -> Tensor:
         if self.second.pooled:
-            return (self.second.spread @ between.whitening.square().sum(1))[self.classes]
-        return whitened_trace(self.second.scatter[self.classes], between)
+            spread = self.second.spread - self.excess.square()
+            return (spread @ between.whitening.square().sum(1))[self.classes].clamp(min=0.0)
+        excess = (self.excess[self.classes] @ between.whitening).square().sum(1)
+        return (whitened_trace(self.second.scatter[self.classes], between) - excess).clamp(min=0.0)
 
     @property
     def diagonal(self) -> bool:

@@ -27,8 +27,9 @@ class SolverConfig:
             bfloat16 autocast 1e-4 is steadier: below the noise of f there is nothing to extrapolate.
         freeze: a sample that has converged stays as it is while others go on, so that no result depends on
             batch mates. Without it samples keep improving until the last has converged.
-        check_every: the verdict is read on the host at every so many evaluations (on a GPU each look is a
-            synchronisation); 0 never looks and always spends `max_iter`, as a captured CUDA graph must.
+        check_every: the verdict is read on the host at every so many evaluations, and the scale of the state
+            once a solve (on a GPU each look is a synchronisation); 0 never looks and always spends `max_iter`,
+            as a captured CUDA graph must.
 
     Raises:
         ConfigError: a value out of its range.

@@ -65,29 +65,57 @@ def nan_origin(layer: nn.Module, z: Tensor, x: Tensor) -> str | None:
     """Name the first module inside `layer` whose output is not finite in layer(z, x) though its inputs are.
 
     Returns:
-        The module's dotted name, `"z"` or `"x"` where an input is not finite already, `""` where it is the
-        layer's own arithmetic, None where all is finite.
+        The module's dotted name, `"z"` or `"x"` where an input is not finite already, None where all is finite.
+        Where it is the layer's own arithmetic: the name of a parameter of the layer's own that is not finite,
+        or else `""`.
     """
-    for name, tensor in (("z", z), ("x", x)):
-        if not _finite(tensor):
-            return name
-    found: list[str] = []
+    with NanWatch(layer) as watch, torch.no_grad():
+        if watch.finite(z, "z") and watch.finite(x, "x"):
+            watch.evaluate(lambda z: layer(z, x), z)
+    return watch.origin
 
-    def look(name: str):
+
+class NanWatch:
+    """While entered, keeps an eye on the outputs of a layer's modules; `origin` is as in `nan_origin`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self.origin: str | None = None
+
+    def __enter__(self) -> "NanWatch":
+        self._handles = [module.register_forward_hook(self._look(name)) for name, module in _inner(self._layer)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def evaluate(self, f: Map, z: Tensor) -> Tensor:
+        """Return f(z); what was not finite and no module's doing, is the state's or the layer's own."""
+        self.finite(z, "z")
+        image = f(z)
+        if self.origin is None and not _finite(image):
+            own = (name for name, value in self._layer.named_parameters(recurse=False) if not _finite(value))
+            self.origin = next(own, "")
+        return image
+
+    def finite(self, tensor: Tensor, name: str) -> bool:
+        """Say whether `tensor` is finite; if not, it is the origin unless there is one."""
+        finite = _finite(tensor)
+        if not finite and self.origin is None:
+            self.origin = name
+        return finite
+
+    def _look(self, name: str):
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if not found and not _finite(output) and all(_finite(value) for value in inputs):
-                found.append(name)
+            if self.origin is None and not _finite(output) and all(_finite(value) for value in inputs):
+                self.origin = name
 
         return hook
 
-    handles = [module.register_forward_hook(look(name)) for name, module in layer.named_modules()]
-    try:
-        with torch.no_grad():
-            layer(z, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
+
+def _inner(layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in layer.named_modules() if module is not layer]
 
 
 def _finite(value: object) -> bool:

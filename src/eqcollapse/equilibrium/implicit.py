@@ -82,14 +82,14 @@ def _solve_adjoint(adjoint: _Adjoint, cotangent: Tensor) -> Solution:
         (product,) = torch.autograd.grad(adjoint.image, adjoint.leaf, v, retain_graph=True, allow_unused=True)
         return cotangent if product is None else product + cotangent
 
-    reference = torch.linalg.vector_norm(cotangent.flatten(1), dim=-1)
-    return fixed_point(pull, cotangent, adjoint.config, adjoint.workspace, reference)
+    return fixed_point(pull, cotangent, adjoint.config, adjoint.workspace, relative_to_start=True)
 
 
 def unroll(f: Map, z0: Tensor, config: SolverConfig) -> tuple[Tensor, Solution]:
     """Return z after `config.max_iter` recorded steps z <- f(z): the gradient is that of exactly these steps.
 
-    The Solution beside it measures z by one evaluation more, without a graph.
+    Of the config only max_iter, and for the measurement tol and criterion, count. The Solution beside it measures z
+    by one evaluation more, without a graph: its `evaluations` is max_iter + 1.
     """
     z = z0
     for _ in range(config.max_iter):

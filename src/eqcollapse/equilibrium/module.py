@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from .config import SolverConfig
+from .diagnostics import NanWatch, spectral_radius
 from .exceptions import ConfigError
 from .implicit import attach_implicit, attach_one_step, unroll
-from .replay import Replay, refuse_running_statistics
+from .replay import OneFunction, refuse_running_statistics
 from .solving import Map, Solution, fixed_point
 from .statistics import Statistics
 from .workspace import Workspace
@@ -19,7 +20,8 @@ class Equilibrium(nn.Module):
     """z* with z* = layer(z*, x), sample by sample (Bai et al. 2019).
 
     A layer that has a method `bind(x)`, returning z -> layer(z, x), may compute there once a solve what does
-    not depend on z. The layer's random draws (dropout) are made once a solve.
+    not depend on z. The layer's random draws (dropout) are made once a solve, in either mode; a layer that its own
+    evaluations change is refused, as far as `eqcollapse.equilibrium.replay` says that it is noticed.
 
     Args:
         layer: a module called as `layer(z, x)`, or a layer with `bind`.
@@ -28,8 +30,9 @@ class Equilibrium(nn.Module):
             absolute one makes the gradient depend on the scale of the loss: under a mean over the batch 1e-3 is
             often met by the cotangent itself, which is the one-step gradient.)
         gradient: `"implicit"`: of the equilibrium, by the implicit function theorem; `"one-step"`: of one
-            evaluation at z*, cheap and biased; `"unrolled"`: `forward.max_iter` recorded steps z <- layer(z,
-            x), whatever `forward.method` says, where a graph is asked for.
+            evaluation at z*, cheap and biased; `"unrolled"`: of `forward.max_iter` recorded steps z <- layer(z, x)
+            and one evaluation more that measures what they arrive at. It ignores `forward.method`, and never
+            stops early; where no graph is asked for it solves like the others, by `forward.method`.
 
     Attributes:
         solution: the last forward solve (without a graph), None before it.
@@ -38,7 +41,8 @@ class Equilibrium(nn.Module):
 
     Raises:
         ConfigError: an unknown gradient.
-        LayerError: a layer that normalises by the batch or keeps running statistics.
+        LayerError: a layer with a BatchNorm, or an InstanceNorm that keeps running statistics; at a solve, also one
+            whose first evaluation changes a buffer, which is named.
     """
 
     def __init__(
@@ -64,20 +68,53 @@ class Equilibrium(nn.Module):
     def forward(self, x: Tensor, z0: Tensor | None = None) -> Tensor:
         """Solve from z0 (B, ...), by default zeros of x's shape; return z* of z0's shape and precision.
 
+        What is returned is the caller's: it may be changed in place, and `solution` and the gradient stay right.
         In evaluation mode converged samples are always frozen: no sample's result depends on its batch mates.
         """
         if z0 is None:
-            z0 = x.new_zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+            z0 = self._start(x)
         f = self._one_function(x)
         if not self._wants_graph(x):
-            return self._solve(f, z0).z
-        return GRADIENTS[self.gradient](self, f, z0)
+            return self._keep(self._solve(f, z0)).z.clone()
+        return GRADIENTS[self.gradient](self, f, z0).clone()
+
+    def spectral_radius(self, x: Tensor, steps: int = 60, seed: int = 0) -> Tensor:
+        """Estimate the spectral radius (B,) of df/dz at the equilibria for x (B, ...), in the module's present mode.
+
+        `steps` and `seed` are those of the function of this name. The solve is not counted in `statistics`, and
+        `solution` stays as it is.
+        """
+        f = self._one_function(x.detach())
+        return spectral_radius(f, self._solve(f, self._start(x)).z, steps=steps, seed=seed)
+
+    def explain_nan(self, x: Tensor) -> str | None:
+        """Solve for x again, watching the layer; say where the first number that is not finite came from.
+
+        Ask it when `solution.residual` is not finite, or a loss is not. (Dropout draws anew, unless the generator's
+        state is put back first. The backward pass is not looked at.)
+
+        Returns:
+            The dotted name of the first module inside the layer whose output was not finite though its inputs
+            were, or that of a parameter of the layer itself; `""`: the layer's own arithmetic; `"x"`: the input;
+            `"z"`: no module, but an iterate that left the range of its precision (the solve diverged); None:
+            all was finite.
+        """
+        with NanWatch(self.layer) as watch:
+            if watch.finite(x, "x"):
+                f = self._one_function(x.detach())
+                self._solve(lambda z: watch.evaluate(f, z), self._start(x))
+        return watch.origin
+
+    @staticmethod
+    def _start(x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
 
     def _one_function(self, x: Tensor) -> Map:
+        refuse_running_statistics(self.layer)  # one may have been put in since
         f = self.layer.bind(x) if hasattr(self.layer, "bind") else lambda z: self.layer(z, x)
         # a generator cannot be looked at while a CUDA graph is captured
         capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
-        return Replay(f, x.device) if self.layer.training and not capturing else f
+        return f if capturing else OneFunction(f, self.layer, x.device)
 
     def _wants_graph(self, x: Tensor) -> bool:
         return torch.is_grad_enabled() and (
@@ -86,7 +123,7 @@ class Equilibrium(nn.Module):
 
     def _solve(self, f: Map, z0: Tensor) -> Solution:
         config = self.forward_solver if self.training else replace(self.forward_solver, freeze=True)
-        return self._keep(fixed_point(f, z0, config, self._workspace))
+        return fixed_point(f, z0, config, self._workspace)
 
     def _keep(self, solution: Solution) -> Solution:
         self.solution = solution
@@ -99,12 +136,12 @@ class Equilibrium(nn.Module):
 
 
 def _implicit(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:
-    z = module._solve(f, z0).z
+    z = module._keep(module._solve(f, z0)).z
     return attach_implicit(f, z, module.backward_solver, module._workspace, module._keep_adjoint)
 
 
 def _one_step(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:
-    return attach_one_step(f, module._solve(f, z0).z)
+    return attach_one_step(f, module._keep(module._solve(f, z0)).z)
 
 
 def _unrolled(module: Equilibrium, f: Map, z0: Tensor) -> Tensor:

@@ -1,8 +1,20 @@
 """What keeps a layer one function during a solve.
 
-A fixed point of a map that changes from call to call does not exist. Random numbers (dropout masks) are drawn
-once a solve and replayed; normalisation by the batch or by running statistics is refused.
+A fixed point of a map that changes from call to call does not exist. Three things are looked at once a solve:
+
+- random numbers (dropout masks), in training and in evaluation mode: drawn once and replayed;
+- modules that normalise by the batch or keep running statistics (torch's BatchNorm family, InstanceNorm that
+  tracks them): refused;
+- buffers of the layer that its first evaluation writes to or replaces (spectral normalisation's power iteration,
+  running means written by hand): refused. What `bind(x)` does to them is done once a solve, and is fine.
+
+Not seen: what changes in a later evaluation only, a state that is no registered buffer (a Python counter, a plain
+tensor, `buffer.data`), generators other than torch's default ones, and `F.batch_norm(z, None, None, training=True)`
+or any other arithmetic across the batch. The last is one function of the batch, and is solved as such: each sample's
+equilibrium then depends on its batch mates.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +24,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from .exceptions import LayerError
 from .solving import Map
 
+Stamp = tuple[int, int | Tensor]
+
 
 def refuse_running_statistics(layer: nn.Module) -> None:
-    """Raise a LayerError if a module of `layer` normalises by the batch or keeps running statistics.
+    """Raise a LayerError if a module of `layer` is a BatchNorm, or an InstanceNorm with running statistics.
 
     In training each evaluation would move the statistics, and a sample's equilibrium would depend on its
     batch mates.
@@ -28,29 +42,59 @@ def refuse_running_statistics(layer: nn.Module) -> None:
             )
 
 
-class Replay:
-    """A map whose every evaluation draws the same random numbers.
+class OneFunction:
+    """A map whose every evaluation draws the same random numbers, and whose first leaves `layer`'s buffers alone.
 
-    The generator of `device` is left where one evaluation leaves it, so the next solve draws new ones. A map
-    that draws nothing costs two looks at the generator's state a solve.
+    The generators are left where one evaluation leaves them, so the next solve draws new numbers. A map that
+    draws nothing costs two looks at the generators' states a solve.
+
+    Raises:
+        LayerError: at the first evaluation, naming the buffer that it changed.
     """
 
-    def __init__(self, f: Map, device: torch.device) -> None:
+    def __init__(self, f: Map, layer: nn.Module, device: torch.device) -> None:
         self._f = f
-        self._device = device
-        self._state: Tensor | None = None
-        self._random: bool | None = None
+        self._layer = layer
+        self._devices = {torch.device("cpu"), device} if device.type == "cuda" else {torch.device("cpu")}
+        self._states: dict[torch.device, Tensor] = {}
+        self._first = True
 
     def __call__(self, z: Tensor) -> Tensor:
         """Evaluate, as the first call did."""
-        if self._random:
-            _set_state(self._device, self._state)
-        if self._random is not None:
+        if not self._first:
+            for device, state in self._states.items():
+                _set_state(device, state)
             return self._f(z)
-        self._state = _get_state(self._device)
+        self._first = False
+        buffers = _stamps(self._layer.named_buffers())
+        states = {device: _get_state(device) for device in self._devices}
         image = self._f(z)
-        self._random = not torch.equal(self._state, _get_state(self._device))
+        self._states = {device: state for device, state in states.items() if not torch.equal(state, _get_state(device))}
+        _refuse_changes(buffers, _stamps(self._layer.named_buffers()))
         return image
+
+
+def _stamps(buffers: Iterable[tuple[str, Tensor]]) -> dict[str, Stamp]:
+    """What changes with a buffer: its identity and its count of in-place writes (its values where it has none)."""
+    return {name: (id(buffer), _writes(buffer)) for name, buffer in buffers}
+
+
+def _writes(buffer: Tensor) -> int | Tensor:
+    return buffer.clone() if buffer.is_inference() else buffer._version
+
+
+def _refuse_changes(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
+    for name in before.keys() | after.keys():
+        if name not in before or name not in after or not _equal(before[name], after[name]):
+            raise LayerError(
+                f"an evaluation changes the buffer {name}, and with it the layer during a solve: compute it in "
+                "bind(x), once a solve, or use a layer that keeps no state"
+            )
+
+
+def _equal(before: Stamp, after: Stamp) -> bool:
+    same = torch.equal if isinstance(before[1], Tensor) and isinstance(after[1], Tensor) else int.__eq__
+    return before[0] == after[0] and bool(same(before[1], after[1]))
 
 
 def _get_state(device: torch.device) -> Tensor:

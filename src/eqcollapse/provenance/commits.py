@@ -1,12 +1,13 @@
 """Whether the code behind the records is that of a commit, asked of git itself."""
 
+import ast
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eqcollapse.source import PACKAGE, code_digest, imported
+from eqcollapse.source import PACKAGE, ROOT, code_digest, files
 
 SOURCE = f"src/{PACKAGE}"
 
@@ -39,16 +40,8 @@ class Sources:
         root = self.root(commit)
         if root is None:
             return []
-        return sorted({path for name in imported(module) if (path := self._changed_file(root, name))})
-
-    def _changed_file(self, root: Path, name: str) -> str | None:
-        from eqcollapse import source
-
-        here = source._file(name, source.ROOT)
-        path = here.relative_to(source.ROOT)
-        there = root / path
-        same = there.exists() and source._module_digest(there) == source._module_digest(here)
-        return None if same else f"{SOURCE}/{path}"
+        paths = [path.relative_to(ROOT) for path in files(module)]
+        return [f"{SOURCE}/{path}" for path in paths if _syntax(root / path) != _syntax(ROOT / path)]
 
     def _unpacked(self, commit: str) -> Path | None:
         folder = self._scratch / commit
@@ -82,6 +75,10 @@ def date(commit: str) -> str | None:
     """Return the date of `commit` as ISO 8601; None if there is no such commit."""
     answer = _git("show", "-s", "--format=%cI", commit)
     return answer.decode().strip() if answer else None
+
+
+def _syntax(path: Path) -> str | None:
+    return ast.dump(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _git(*words: str) -> bytes | None:

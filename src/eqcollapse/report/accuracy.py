@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from eqcollapse.report.intervals import mean_and_interval
+from eqcollapse.report.networkclaims import CONVERGED
 from eqcollapse.report.results import chosen, last_epoch, model_name, read
 
 GROUPS = {
@@ -14,11 +15,26 @@ GROUPS = {
 }
 
 
-def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it."""
-    _, accuracy = inputs
-    numbers = accuracy_table(read(accuracy), spec)
-    return numbers, _shown(numbers)
+def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it, and a note."""
+    accuracy = read(inputs[1])
+    numbers = accuracy_table(accuracy, spec)
+    return numbers, _shown(numbers), solver_warning(accuracy, spec)
+
+
+def solver_warning(accuracy: pd.DataFrame, spec: dict) -> str:
+    """Return which runs in the table are no equilibria, their solver not having converged at the end; else ""."""
+    if "solver_converged" not in accuracy:
+        return ""
+    final = pd.concat([last_epoch(chosen(accuracy, *cell, spec)) for cell in spec["splits"].items()])
+    failed = final[final.solver_converged < CONVERGED]
+    if failed.empty:
+        return ""
+    cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())
+    return (
+        f"Warning: a DEQ that does not converge is no equilibrium. In the last epoch the solver converged for less "
+        f"than {CONVERGED:.0%} of the samples in {cells}."
+    )
 
 
 def accuracy_table(accuracy: pd.DataFrame, spec: dict) -> pd.DataFrame:

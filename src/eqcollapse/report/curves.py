@@ -25,6 +25,7 @@ def curves(collapse: pd.DataFrame, accuracy: pd.DataFrame, spec: dict) -> Figure
     Lines are means over seeds, bands reach from the lowest to the highest seed.
     """
     ((dataset, splits),) = spec["splits"].items()
+    collapse = collapse[collapse.layer == "features"]
     width = spec["style"]["width"]
     figure, axes = new_figure(len(splits), len(PANELS), width=width, height=0.4 + 1.5 * len(splits), sharex=True)
     for row, split in enumerate(splits):

@@ -3,12 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report import curves, theory
+from eqcollapse.report import curves, features, solver, stages, theory
 from eqcollapse.report.style import save
 
 
 def write_figure(spec: dict, inputs: list[str], outputs: list[str]) -> None:
-    """Draw the figure of `spec` from the CSV files `inputs` to `outputs` (pdf, png, svg)."""
+    """Draw the figure of `spec` from the files `inputs` to `outputs` (pdf, png, svg)."""
     save(KINDS[spec["kind"]](spec, inputs), outputs, spec["style"]["dpi"])
 
 
@@ -21,6 +21,9 @@ def _theory(draw):
 
 KINDS = {
     "curves": curves.draw,
+    "features": features.draw,
+    "solver": solver.draw,
+    "stages": stages.draw,
     "descent": _theory(theory.descent),
     "low-rank": _theory(theory.low_rank),
     "layer-peeled": _theory(theory.layer_peeled),

@@ -8,21 +8,21 @@ from eqcollapse.report import accuracy, theory
 
 def write_table(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
-    numbers, shown = KINDS[spec["kind"]](spec, inputs)
+    numbers, shown, note = KINDS[spec["kind"]](spec, inputs)
     csv, md, tex = outputs
     write_text(csv, numbers.to_csv(index=False, lineterminator="\n"))
-    write_text(md, _markdown(shown))
+    write_text(md, _markdown(shown) + (f"\n{note}\n" if note else ""))
     write_text(tex, _latex(shown))
 
 
-def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     files = zip(spec["experiments"], inputs, strict=True)
     numbers = theory.table({name: pd.read_csv(path) for name, path in files})
     shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
     for column in ("Measured", "Highest", "Closed form"):
         shown[column] = [f"{value:.12f}" if pd.notna(value) else "none known" for value in shown[column]]
     shown["Relative gap"] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown["Relative gap"]]
-    return numbers, shown
+    return numbers, shown, ""
 
 
 KINDS = {"accuracy": accuracy.table, "theory": _theory}

@@ -17,6 +17,8 @@ from eqcollapse.theory.samples import Samples
 FRAMES = {"simplex": simplex_etf, "orthogonal": orthogonal_frame}
 RANK_CUT = 1e-3
 """A singular value counts towards the rank of the class means when it is above this share of the largest."""
+VANISHED = 1e-100
+"""A matrix of a norm below this is zero but for rounding: its rank is 0 and its other metrics are nan."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def nc1(means: Tensor, deviations: Tensor, num_samples: int) -> Tensor:
     """Tr(S_W S_B^+) / K (0 at collapse), B, from class means B x d x K and D with S_W = D D^T / N.
 
     S_B is about the unweighted mean of the class means; its rank is min(K - 1, d), whatever the noise.
+    nan where the class means have vanished: there is nothing then to hold the scatter against.
     """
     num_classes = means.shape[2]
     rank = min(num_classes - 1, means.shape[1])
     left, values, _ = torch.linalg.svd(centred(means), full_matrices=False)
-    left, values = left[:, :, :rank], values[:, :rank]
+    left, values = left[:, :, :rank], _nan_if_vanished(values[:, :1], values[:, :rank])
     return ((left.mT @ deviations) / values[:, :, None]).square().sum((1, 2)) / num_samples
 
 
@@ -78,7 +81,7 @@ def duality_error(reader: Tensor, means: Tensor) -> Tensor:
 def _of_layer(problem: Problem, means: Tensor, deviations: Tensor, reader: Tensor) -> tuple[Tensor, ...]:
     framed = means if problem.frame == "orthogonal" else centred(means)
     values = torch.linalg.svdvals(means)
-    rank = (values > RANK_CUT * values[:, :1]).sum(1)
+    rank = (values > (RANK_CUT * values[:, :1]).clamp(min=VANISHED)).sum(1)
     return (
         nc1(means, deviations, problem.num_samples),
         frame_error(framed.mT @ framed, problem.frame),
@@ -96,4 +99,9 @@ def _product(weights: Sequence[Tensor]) -> Tensor:
 
 
 def _unit(matrix: Tensor) -> Tensor:
-    return matrix / torch.linalg.matrix_norm(matrix)[:, None, None]
+    norm = torch.linalg.matrix_norm(matrix)[:, None, None]
+    return matrix / _nan_if_vanished(norm, norm)
+
+
+def _nan_if_vanished(size: Tensor, values: Tensor) -> Tensor:
+    return torch.where(size > VANISHED, values, torch.nan)

@@ -29,9 +29,8 @@ class Optimum:
     they vanish).
     mean_value: the singular value t of the output along the all-ones direction.
     bias: every entry of b.
-    status: `global` (proved); `stationary` (the value of full collapse, not known to be the least); `beaten`
-    (the
-        value of full collapse, and lower points are known); `unknown` (no closed form).
+    status: `global` (proved); `stationary` (the value of full collapse, or of 0 where that is lower, not known to be
+        the least); `beaten` (the same value, and strictly lower points are known); `unknown` (no closed form).
     lower: for `beaten`, the loss of a low-rank point where one can be written down (lowrank.py), else None.
     reason: why, in a sentence.
     """
@@ -52,7 +51,7 @@ def optimum(problem: Problem) -> Optimum:
     if obstacle:
         return Optimum(None, None, None, None, None, "unknown", None, obstacle)
     loss, s, rank, t, bias = _squared_error(problem) if problem.loss == "mse" else _cross_entropy(problem)
-    status, lower, reason = _standing(problem)
+    status, lower, reason = _standing(problem, loss, s)
     return Optimum(loss, s, rank, t, bias, status, lower, reason)
 
 
@@ -130,7 +129,7 @@ def _cross_entropy(problem: Problem) -> tuple[float, float, int, float, float]:
     return value(s), s, K - 1, 0.0, 0.0
 
 
-def _standing(problem: Problem) -> tuple[str, float | None, str]:
+def _standing(problem: Problem, loss: float, s: float) -> tuple[str, float | None, str]:
     """Return status, lower and reason of a value that has a closed form."""
     K, L = problem.num_classes, problem.layers
     if problem.loss == "ce" and L > 1:
@@ -149,15 +148,19 @@ def _standing(problem: Problem) -> tuple[str, float | None, str]:
             None,
             "a non-negative orthogonal frame reaches the linear minimum (two layers or two classes)",
         )
-    return _standing_of_deep_relu(problem)
+    return _standing_of_deep_relu(problem, loss, s)
 
 
-def _standing_of_deep_relu(problem: Problem) -> tuple[str, float | None, str]:
+def _standing_of_deep_relu(problem: Problem, loss: float, s: float) -> tuple[str, float | None, str]:
     K, L, factors = problem.num_classes, problem.layers, problem.layers + 1
-    cost = low_rank_cost(K, L)
-    if cost < K:
-        lower = K * _least(K, factors, problem.penalty * cost / K, 1.0)[1]
+    # ReLU enlarges no norm: ||output|| = z takes factors that cost F/2 (lambda_H prod_l lambda_l z^2)^(1/F), at least.
+    if _least(1, factors, problem.penalty * K ** (1 / factors), 1.0)[0] == 0:
+        return "global", None, "features vanish: no output is worth the least that factors of its norm cost"
+    lower = K * _least(K, factors, problem.penalty * low_rank_cost(K, L) / K, 1.0)[1]
+    if lower < loss:
         return "beaten", lower, "low-rank points lie lower (Sukenik et al. 2024); `lower` is the loss of one"
+    if s == 0:
+        return "stationary", None, "features vanish; with three or more ReLU layers nothing proves that least"
     if K >= DESCENTS_GO_LOWER:
         return "beaten", None, "descents end lower, at low rank (Sukenik et al. 2024); no closed form"
     return (

@@ -1,5 +1,4 @@
-"""The layer-peeled models of paper A by projected gradient descent: explicit H = W_EX H0, linear DEQ z* =
-W_DQ z* + H0.
+"""The layer-peeled models of paper A by projected gradient descent: explicit H = W_EX H0, linear DEQ z* = W_DQ z* + H0.
 
 Cross-entropy through a classifier W without bias, H0 free, under (1/K) sum_k ||w_k||^2 <= E_W and
 (1/K) sum_k ||h_k||^2 <= E_H for the features that W reads. Cross-entropy is convex in a sample's features, so
@@ -18,6 +17,14 @@ from eqcollapse.collapse.frames import seli
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.theory.measure import centred, distance, duality_error, frame_error
 from eqcollapse.theory.peeled_optimum import VANISHED, peeled_optimum
+
+MOMENTUM = 0.95
+"""Of the descent (heavy ball), once it is past its WARM_UP."""
+
+WARM_UP = 0.1
+"""Share of the iterations without momentum: the first ones still sort out the scales of the layer and of H0, and with
+momentum would overshoot into layers so large that the rest crawls.
+"""
 
 CHECK_EVERY = 100
 """Iterations between two looks for a diverged run."""
@@ -91,14 +98,18 @@ def minimise_peeled(
     name: str = "minimise_peeled",
     progress: Callable[[int], None] | None = None,
 ) -> Peeled:
-    """Run projected gradient descent on all `cells` at once, in float64.
+    """Run projected gradient descent with momentum on all `cells` at once, in float64.
 
     W and H0 start normal, on their bounds; W_EX or W_DQ starts as `start` / sqrt(d) x standard normal.
     Projecting the features scales H0, in which they are linear. The step taken is `step` / (min(E, 1) K max_k
     n_k / N) with E = sqrt(E_W E_H): gradients grow with the bounds and with the share of the largest classes.
-    Raises EqcollapseError where a run diverges.
+    Momentum is for small bounds: near the R of minority collapse what pulls the minority classifiers together is
+    some 1e-4 of the gradient, and would take plain descent more than 1e5 iterations.
+    Raises EqcollapseError where a run diverges, and for what `peeled_optimum` refuses.
     """
     _check(model, cells, dim, bound_weight, bound_features, step)
+    bound = (bound_weight * bound_features) ** 0.5
+    minima = {key: peeled_optimum(num_classes, *key, bound).loss for key in {(c.majority, c.ratio) for c in cells}}
     targets, shares = torch.eye(num_classes, dtype=torch.float64), _shares(cells, num_classes)
     radius_weight, radius_features = (
         (num_classes * bound_weight) ** 0.5,
@@ -106,15 +117,19 @@ def minimise_peeled(
     )
     weight, layer, free = _start(cells, num_classes, dim, start)
     weight, free = _onto(weight, radius_weight), _onto(free, radius_features)
-    bound = (bound_weight * bound_features) ** 0.5
     rate = step / min(bound, 1) / (num_classes * shares.amax(2, keepdim=True))
+    velocities = [torch.zeros_like(variable) for variable in (weight, layer, free)]
     for iteration in range(iterations):
         operator, free, features = _forward(MODELS[model], layer, free, radius_features)
         error = (torch.softmax(weight @ features, 1) - targets) * shares
         sideways = _tangent(weight.mT @ error, features)
         to_layer, to_free = MODELS[model].pull_back(operator, free, features, sideways)
-        weight = _onto(weight - rate * (error @ features.mT), radius_weight)
-        layer, free = layer - rate * to_layer, free - rate * to_free
+        gradients = (_tangent(error @ features.mT, weight), to_layer, to_free)
+        momentum = MOMENTUM if iteration >= WARM_UP * iterations else 0.0
+        for velocity, gradient in zip(velocities, gradients, strict=True):
+            velocity.mul_(momentum).sub_(rate * gradient)
+        weight = _onto(weight + velocities[0], radius_weight)
+        layer, free = layer + velocities[1], free + velocities[2]
         if iteration % CHECK_EVERY == 0:
             _check_finite(weight, name, iteration, step)
             if progress:
@@ -123,7 +138,6 @@ def minimise_peeled(
     _check_finite(weight + features.sum(), name, iterations, step)
     logits = weight @ features
     losses = torch.logsumexp(logits, 1) - logits.diagonal(dim1=1, dim2=2)
-    minima = {key: peeled_optimum(num_classes, *key, bound).loss for key in {(c.majority, c.ratio) for c in cells}}
     exact = torch.tensor([minima[c.majority, c.ratio] for c in cells], dtype=torch.float64)
     return Peeled((losses * shares[:, 0]).sum(1), exact, weight, features, layer)
 
@@ -208,14 +222,14 @@ def _onto(matrix: Tensor, radius: float) -> Tensor:
     return matrix * _scale(matrix, radius)
 
 
-def _tangent(gradient: Tensor, features: Tensor) -> Tensor:
-    """Drop the part of a gradient along the features.
+def _tangent(gradient: Tensor, on_sphere: Tensor) -> Tensor:
+    """Drop the part of a gradient along what stays on its sphere, W or the features.
 
-    Left in, it would feed W_EX or W_DQ step by step while the projection takes it from H0 alone: the layer
+    Left in that of the features, it would feed W_EX or W_DQ step by step while the projection takes it from H0 alone: the layer
     would grow without end, its strong directions most, and the descent would no longer descend.
     """
-    along = (gradient * features).sum((1, 2)) / features.square().sum((1, 2))
-    return gradient - along[:, None, None] * features
+    along = (gradient * on_sphere).sum((1, 2)) / on_sphere.square().sum((1, 2))
+    return gradient - along[:, None, None] * on_sphere
 
 
 def _check_finite(weight: Tensor, name: str, iteration: int, step: float) -> None:

@@ -26,6 +26,9 @@ from eqcollapse.errors import EqcollapseError
 VANISHED = 1e-2
 """Below this norm ratio the minority classifiers are noise around zero, and their cosines say nothing."""
 
+LARGEST_RATIO = 1e7
+"""The R up to which b is resolved: far above, its part of the loss drowns in the rounding of the majority's."""
+
 ROUNDS = 20
 """At most so many fresh starts towards the minimum; two have been enough."""
 
@@ -55,7 +58,12 @@ def lower_bound(num_classes: int, bound: float) -> float:
 
 
 def peeled_optimum(num_classes: int, majority: int, ratio: float, bound: float) -> PeeledOptimum:
-    """Return the minimum for KA = `majority`, R = `ratio` and E = `bound` = sqrt(E_W E_H), to about 1e-9."""
+    """Return the minimum for KA = `majority`, R = `ratio` and E = `bound` = sqrt(E_W E_H), to about 1e-9.
+
+    Raises EqcollapseError for R outside 1 .. LARGEST_RATIO and fewer than two classes of either size.
+    """
+    if ratio > LARGEST_RATIO:
+        raise EqcollapseError(f"ratio {ratio:g} is beyond {LARGEST_RATIO:g}, up to which the minimum is resolved")
     sizes = _Sizes.of(num_classes, majority, ratio)
     best = _solve(sizes, num_classes * bound, free=(True, True, True))
     between = math.hypot(*best.q)
@@ -66,7 +74,7 @@ def peeled_optimum(num_classes: int, majority: int, ratio: float, bound: float) 
     return PeeledOptimum(*map(float, values))
 
 
-def collapse_threshold(num_classes: int, majority: int, bound: float, largest: float = 1e12) -> float:
+def collapse_threshold(num_classes: int, majority: int, bound: float, largest: float = LARGEST_RATIO) -> float:
     """Return the R beyond which minority classifiers fall together; inf where there is none up to `largest`.
 
     With b held at 0, that is the minimum as long as spending on P_B gains no more than spending on the rest.

@@ -1,6 +1,5 @@
 """Stochastic gradient descent, an epoch at a time."""
 
-import math
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,11 @@ from eqcollapse.networks.classifier import Classifier
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
 from eqcollapse.training.losses import LOSSES
 from eqcollapse.training.schedule import learning_rate
+
+LOST_LOSS = 1e4
+"""A mean loss above this (chance has log K, or 1/2 under squared error) never comes back."""
+LOST_RESIDUAL = 0.5
+"""Of a relative residual, which is 1 where nothing was found; where no sample converged besides, there is nothing."""
 
 
 @dataclass
@@ -83,7 +87,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     row |= {f"test_{name}": value for name, value in _test(cell).items()}
     cell.history.append(row)
     tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
-    _check_converged(cell)
+    _check_converged(cell, row)
 
 
 def _descend(cell: Cell, bar: tqdm) -> float:
@@ -127,16 +131,27 @@ def _solver_summary(cell: Cell) -> dict[str, float]:
 
 
 def _check_finite(cell: Cell, row: dict) -> None:
+    """Raise EqcollapseError where the epoch led nowhere: NaN, an exploded loss, or a solver that finds nothing at all.
+
+    That is no matter of `equilibrium.convergence`: what comes out is neither a network nor an equilibrium.
+    """
     finite = torch.stack([torch.isfinite(weights).all() for weights in cell.network.parameters()])
-    if not (math.isfinite(row["loss"]) and finite.all()):
-        residual = f", worst solver residual {row['solver_residual_max']:.3g}" if "solver_residual_max" in row else ""
-        raise EqcollapseError(
-            f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{residual}; "
-            f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
-        )
+    lost = row.get("solver_converged", 1.0) == 0 and row["solver_residual"] > LOST_RESIDUAL
+    if row["loss"] < LOST_LOSS and finite.all() and not lost:
+        return
+    raise EqcollapseError(
+        f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{_residuals(row)}; "
+        f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
+    )
 
 
-def _check_converged(cell: Cell) -> None:
+def _residuals(row: dict) -> str:
+    if "solver_residual" not in row:
+        return ""
+    return f", solver residual {row['solver_residual']:.3g} on average, {row['solver_residual_max']:.3g} at worst"
+
+
+def _check_converged(cell: Cell, row: dict) -> None:
     """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
     for equilibrium in cell.equilibria:
         policy = ConvergencePolicy(**cell.spec["equilibrium"]["convergence"])
@@ -146,9 +161,9 @@ def _check_converged(cell: Cell) -> None:
                 warnings.simplefilter("ignore")  # what is to be said stands in the log, beside the epoch's line
                 message = policy.apply(equilibrium, equilibrium.statistics.summary())
         except NotConverged as error:
-            raise EqcollapseError(f"{where}: {error}") from None
+            raise EqcollapseError(f"{where}: {error}{_residuals(row)}") from None
         if message:
-            tqdm.write(f"warning: {where}: {message}", file=sys.stderr)
+            tqdm.write(f"warning: {where}: {message}{_residuals(row)}", file=sys.stderr)
 
 
 def _line(cell: Cell, row: dict) -> str:

@@ -7,32 +7,73 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse.moments import Moments
+from eqcollapse.collapse.probes import Probes
+from eqcollapse.equilibrium import Equilibrium, spectral_radius
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
 from eqcollapse.training.loop import Cell
 
 LAYER = "features"
-"""The probed layer: what W reads."""
+"""The probed layer that W reads."""
+RADIUS_SAMPLES = 32
+"""The spectral radius is estimated at the equilibria of so many training samples, the first in order."""
 
 
 def measure(cell: Cell) -> dict[str, Tensor]:
-    """Measure the training features of the epoch that ended; add the training accuracy to its row of the history.
+    """Measure the training features of the epoch that ended; add to its row of the history the training accuracy and,
+    for a DEQ, `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest).
 
-    Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU.
+    Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU. The layers
+    are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image.
     """
     for equilibrium in cell.equilibria:
         equilibrium.statistics.enabled = False
-    features, labels = features_of(cell.network, cell.train)
+    layers, labels = _features_by_layer(cell)
     for equilibrium in cell.equilibria:
+        cell.history[-1] |= _spectral_radius(cell, equilibrium)
         equilibrium.statistics.enabled = True
+    features = layers.pop(LAYER)
     counts = correct_by_class(cell.network, features, labels).cpu()
     cell.history[-1] |= {f"train_{name}": value for name, value in accuracies(counts, cell.majority).items()}
     linear = cell.network.linear
-    moments = Moments.of(features, labels, linear.out_features, linear.weight, linear.bias)
-    kept = {f"{LAYER}/{name}": value for name, value in moments.tensors().items()}
+    moments = {LAYER: Moments.of(features, labels, linear.out_features, linear.weight, linear.bias)}
+    moments |= {layer: Moments.of(values, labels, linear.out_features) for layer, values in layers.items()}
+    kept = {f"{layer}/{name}": value for layer, of in moments.items() for name, value in of.tensors().items()}
     kept["weight"] = linear.weight.detach()
     if linear.bias is not None:
         kept["bias"] = linear.bias.detach()
     return {f"epoch-{cell.epoch:06d}/{name}": value.cpu().clone() for name, value in kept.items()}
+
+
+@torch.no_grad()
+def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the training features (N×d, float32) of each layer by name, and the labels (N), in evaluation mode."""
+    names = {}
+    if cell.spec["snapshots"].get("layers") == "stages":
+        names = {f"stage-{n + 1}": f"encoder.stages.{n}" for n in range(len(cell.network.encoder.stages))}
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in (*names, LAYER)}
+    of_class = []
+    cell.network.eval()
+    with Probes(cell.network, list(names.values())) as probes:
+        for images, labels in cell.train.ordered():
+            parts[LAYER].append(cell.network.features(images).float())
+            for layer, module in names.items():
+                parts[layer].append(probes.features[module].float())
+            of_class.append(labels)
+    return {layer: torch.cat(batches) for layer, batches in parts.items()}, torch.cat(of_class)
+
+
+def _spectral_radius(cell: Cell, equilibrium: Equilibrium) -> dict[str, float]:
+    """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = equilibrium.register_forward_hook(lambda module, inputs, z: seen.append((inputs[0], z)))
+    images, _ = next(iter(cell.train.ordered()))
+    with torch.no_grad():
+        cell.network.features(images[:RADIUS_SAMPLES])
+    handle.remove()
+    ((x, z),) = seen
+    layer = equilibrium.layer
+    radius = spectral_radius(layer.bind(x) if hasattr(layer, "bind") else lambda z: layer(z, x), z)
+    return {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
 
 
 def kept_features(cell: Cell, per_class: int) -> dict[str, Tensor]:

@@ -54,12 +54,13 @@ def started(K, d, pooled):
         basis=torch.empty(d, K - 1, **floats),
         counts=counts,
         squares=torch.zeros(K, **floats),
+        shift=torch.zeros(K, K - 1, **floats),
         scatter=torch.zeros(1 if pooled else K, K - 1, K - 1, **floats),
         centre_correct=counts.clone(),
         spread=torch.zeros(K, K - 1, **floats) if pooled else None,
         agreeing=counts.clone(),
         correct=counts.clone(),
-        own_logits=torch.zeros(K, **floats),
+        fingerprint=torch.zeros(K, 3, **floats),
     )
     projection = Projection(
         means=torch.empty(K, d, **floats),
@@ -77,9 +78,11 @@ def test_the_products_that_cuda_uses_give_the_same_scatter():
     coordinates = torch.randn(50, 4, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 5, (50,), generator=generator).sort().values
     by_class, by_products = torch.zeros(2, 5, 4, 4, dtype=torch.float64)
-    add_class_scatter(by_class, coordinates, labels)
+    shift = torch.zeros(5, 4, dtype=torch.float64)
+    add_class_scatter(by_class, shift, coordinates, labels)
     add_class_scatter_dense(by_products, coordinates, labels)
     assert torch.allclose(by_class, by_products, rtol=1e-13)
+    assert torch.allclose(shift, one_hot(labels, 5).T @ coordinates, rtol=1e-13)
     assert one_hot(torch.tensor([-1, 1, 5]), 5).sum(1).tolist() == [0, 1, 0]
 
 

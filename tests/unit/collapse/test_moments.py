@@ -224,6 +224,12 @@ def test_options_and_classifiers_that_make_no_sense_are_refused():
     for options in ({"majority": []}, {"majority": range(K)}, {"preset": "zhu2021", "mean": "weighted"}):
         with pytest.raises(ValueError):
             collapse_metrics(moments, W, b, **options)
+    for members in ([0.7], [True], torch.tensor([0.0]), ["1"]):
+        with pytest.raises(ValueError, match="majority must list classes"):
+            collapse_metrics(moments, W, b, majority=members)
+    assert collapse_metrics(moments, majority=torch.tensor([0, 1])) == pytest.approx(
+        collapse_metrics(moments, majority=[0, 1]), nan_ok=True
+    )
     with pytest.raises(ValueError, match="5×7"):
         collapse_metrics(moments, W.T)
     with pytest.raises(ValueError, match="needs the weight"):

@@ -119,20 +119,22 @@ def mp_nc1(H, y, K):
         return float(total / len(rows))  # 1/K of S_B and 1/K of the definition cancel
 
 
-@pytest.mark.parametrize("squeeze", [1.0, 1e-3, 1e-5, 1e-6])
-def test_nc1_is_right_to_the_digits_that_float64_means_have(squeeze):
+@pytest.mark.parametrize("squeeze", [1.0, 1e-3, 1e-6, 1e-8])
+@pytest.mark.parametrize(("noise", "offset"), [(1e-2, 0), (1e-6, 0), (1e-6, 10)])
+def test_nc1_is_right_to_the_digits_that_float64_means_have(squeeze, noise, offset):
     rng = np.random.default_rng(3)
     K, d = 5, 8
     means = rng.normal(size=(K, d))
     means[2:] = means[2:].mean(0) + squeeze * (means[2:] - means[2:].mean(0))
     y = np.repeat(np.arange(K), [12, 9, 4, 4, 4])
-    H = means[y] + 1e-2 * squeeze * rng.normal(size=(len(y), d))
+    H = means[y] + noise * squeeze * rng.normal(size=(len(y), d)) + offset
     truth = mp_nc1(H, y, K)
     found = collapse_metrics(Moments.of(torch.from_numpy(H), torch.from_numpy(y), K))["nc1"]
-    assert found == pytest.approx(truth, rel=max(1e-13, 1e-15 / squeeze))
-    if (
-        squeeze <= 1e-5
-    ):  # with its usual cut the pseudo-inverse drops, or makes up, the directions that are to be measured
+    closest = min(np.linalg.norm(means[j] - means[k]) for j in range(K) for k in range(j))
+    longest = np.linalg.norm(H, axis=1).max()
+    assert found == pytest.approx(truth, rel=max(4e-15, 5e-16 * longest / closest))  # as docs/metrics.md says
+    if squeeze <= 1e-6:
+        # With its usual cut the pseudo-inverse drops, or makes up, the directions that are to be measured.
         S_W, S_B = covariances(H, y, K)
         usual = float(torch.trace(torch.from_numpy(S_W) @ torch.linalg.pinv(torch.from_numpy(S_B)))) / K
         assert abs(usual / truth - 1) > 1e3 * abs(found / truth - 1)
@@ -247,6 +249,23 @@ def test_the_table_is_its_definitions(imbalanced):
     moments = Moments.of(*map(torch.from_numpy, (H, y)), K, torch.from_numpy(W), torch.from_numpy(b))
     found = collapse_metrics(moments, torch.from_numpy(W), torch.from_numpy(b), majority=A)
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("scatter", ["class", "pooled"])
+def test_each_sample_is_decided_for_itself(scatter):
+    K = 6
+    H, y = random_features(K, 4, 400, seed=6, spread=3.0)
+    rng = np.random.default_rng(6)
+    W, b = rng.normal(size=(K, 4)), rng.normal(size=K)
+    m = np.stack([H[y == k].mean(0) for k in range(K)])
+    decided, nearest = (H @ W.T + b).argmax(1), ((H[:, None] - m) ** 2).sum(2).argmin(1)
+    of_mean = (m @ W.T + b).argmax(1)[y]
+    assert (decided == of_mean).mean() < 0.5  # the class mean's decision would not do for the sample's
+    W, b = torch.from_numpy(W), torch.from_numpy(b)
+    moments = Moments.of(torch.from_numpy(H), torch.from_numpy(y), K, W, b, scatter=scatter)
+    found = class_metrics(moments, W, b)
+    assert found["nc4"].tolist() == pytest.approx([(decided == nearest)[y == k].mean() for k in range(K)])
+    assert found["accuracy"].tolist() == pytest.approx([(decided == y)[y == k].mean() for k in range(K)])
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.5, 3.0])

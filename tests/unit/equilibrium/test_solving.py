@@ -183,6 +183,43 @@ def test_scale_of_the_state_changes_nothing(method, scale):
 
 
 @EVERY_METHOD
+@pytest.mark.parametrize("scale", [2.0**-100, 1e-30, 1e-25, 1e-15, 1e15, 1e25])
+@pytest.mark.parametrize("check_every", [0, 1])
+def test_squares_that_leave_float32_change_nothing(method, scale, check_every):
+    """The middle sample alone is tiny or huge; the residual is checked in float64."""
+    weight, bias = linear(12, 0.8, dtype=torch.float32)
+    scales = torch.ones(5, 1).index_fill_(0, torch.tensor(2), scale)
+    options = {"method": method, "check_every": check_every, "max_iter": 12}
+    plain = solve(affine(weight, bias), torch.zeros(5, 12), **options)
+    scaled = solve(affine(weight, scales * bias), torch.zeros(5, 12), **options)
+    others = torch.tensor([0, 1, 3, 4])
+    assert torch.equal(scaled.z[others], plain.z[others])
+    assert torch.equal(scaled.residual[others], plain.residual[others])
+    assert torch.equal(scaled.steps, plain.steps)
+    torch.testing.assert_close(scaled.z / scales, plain.z, rtol=1e-3, atol=1e-4)
+    exact = Solution(scaled.z.double(), *[None] * 4)
+    expected = residual_of(affine(weight.double(), (scales * bias).double()), exact, "relative")
+    torch.testing.assert_close(scaled.residual.double(), expected, rtol=1e-2, atol=2e-7)
+
+
+def test_a_state_that_becomes_tiny_is_not_taken_for_a_solution():
+    """From 1 to 1e-25 in one step, and on by halves: the relative residual stays 1."""
+    solution = solve(lambda z: torch.where(z > 0.5, 1e-25 * z, 0.5 * z), torch.ones(2, 3), method="picard", max_iter=6)
+    assert not solution.converged.any()
+    torch.testing.assert_close(solution.residual, torch.ones(2))
+    assert solve(lambda z: 0 * z, torch.ones(2, 3)).converged.all()
+
+
+@EVERY_METHOD
+def test_float64_at_any_scale(method):
+    weight, bias = linear(12, 0.8)
+    plain = solve(affine(weight, bias), torch.zeros_like(bias), method=method)
+    scaled = solve(affine(weight, 2.0**-800 * bias), torch.zeros_like(bias), method=method)
+    assert torch.equal(scaled.steps, plain.steps)
+    torch.testing.assert_close(2.0**800 * scaled.z, plain.z)
+
+
+@EVERY_METHOD
 def test_a_sample_alone_and_in_a_batch(method):
     """Easy and hard samples in one batch: with freezing each ends where it would end alone."""
     rates = torch.tensor([0.1, 0.5, 0.9, 0.97]).view(4, 1)

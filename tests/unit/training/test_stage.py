@@ -98,10 +98,19 @@ def test_divergence_names_cell_and_epoch(spec, files, tmp_path):
     assert not (tmp_path / "history.csv").exists()
 
 
+def test_a_finite_divergence_is_one_too(spec, files, tmp_path):
+    """The residual layer at a large step: loss and residual stay finite, and mean nothing."""
+    spec["equilibrium"]["layer"] = "residual"
+    spec["train"] |= {"lr": 30.0, "schedule": spec["train"]["schedule"] | {"warmup": 0}}
+    with pytest.raises(EqcollapseError, match=r"noise/ka1-r2/deq/seed-0 diverged in epoch \d.*solver residual"):
+        run(spec, files, tmp_path)
+    assert not (tmp_path / "history.csv").exists()
+
+
 def test_too_few_converged_samples_can_stop_a_cell(spec, files, tmp_path):
-    spec["equilibrium"]["forward"] = spec["equilibrium"]["forward"] | {"max_iter": 1, "tol": 1e-9}
+    spec["equilibrium"]["forward"] = spec["equilibrium"]["forward"] | {"max_iter": 3, "tol": 1e-9}
     spec["equilibrium"]["convergence"] = {"share": 0.5, "action": "stop", "method": "broyden"}
-    with pytest.raises(EqcollapseError, match=r"noise/ka1-r2/deq/seed-0, epoch 1.*solver_converged"):
+    with pytest.raises(EqcollapseError, match=r"noise/ka1-r2/deq/seed-0, epoch 1.*solver_converged.*residual"):
         run(spec, files, tmp_path)
 
 

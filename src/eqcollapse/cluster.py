@@ -1,0 +1,68 @@
+"""What a killed Snakemake left: jobs that go on in a Slurm queue, and marks that distrust whole files.
+
+Snakemake does not find its jobs again: started anew, it would submit them a second time while the first still write.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from eqcollapse.errors import EqcollapseError
+
+JOBS = "eqcollapse_"
+"""How the names of our jobs begin (slurm-jobname-prefix in profiles/slurm)."""
+MARKS = Path(".snakemake/incomplete")
+PATIENCE = 90.0
+"""Seconds to wait for cancelled jobs to end: Slurm kills what does not end by itself within its KillWait."""
+
+
+def recover(patience: float = PATIENCE) -> bool:
+    """End the jobs of dead runs in this folder, and trust what they wrote; only where no run is under way.
+
+    A cell that is ended so goes on from its checkpoint. Returns whether there were such jobs; `EqcollapseError` where
+    they do not end within `patience`.
+    """
+    ended = bool(shutil.which("squeue") and shutil.which("scancel")) and _end_jobs(patience)
+    # A file that has its final name is whole (atomic.py), whatever became of the run that started its job.
+    if MARKS.is_dir():
+        shutil.rmtree(MARKS, ignore_errors=True)
+    return ended
+
+
+def _end_jobs(patience: float) -> bool:
+    jobs = _left()
+    if not jobs:
+        return False
+    print(f"Cancelling the jobs that a killed run left in the queue: {' '.join(jobs)}", file=sys.stderr)
+    _answer("scancel", *jobs)
+    end = time.monotonic() + patience
+    while jobs := _left():
+        if time.monotonic() > end:
+            raise EqcollapseError(
+                f"Slurm jobs {' '.join(jobs)} of a killed run here do not end: `scancel` them, and start again"
+            )
+        time.sleep(1)
+    return True
+
+
+def _left() -> list[str]:
+    """Return the ids of this folder's jobs in the queue (an ended one that Slurm remembers is not in it)."""
+    here = os.getcwd()
+    found = []
+    for line in _answer("squeue", "--noheader", "--me", "--format=%A %j %Z").splitlines():
+        job, _, rest = line.strip().partition(" ")
+        name, _, folder = rest.partition(" ")
+        if name.startswith(JOBS) and folder == here and job != os.environ.get("SLURM_JOB_ID"):
+            found.append(job)
+    return sorted(set(found))
+
+
+def _answer(*words: str) -> str:
+    """Return what a command of Slurm's says, nothing where it fails: then there is no cluster to ask."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""

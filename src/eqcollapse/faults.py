@@ -1,0 +1,69 @@
+"""What pydantic finds wrong in params.yaml, as lines for people: key, value, and what is allowed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+KINDS = ("ufm", "layer-peeled")
+"""Tags of a union, which pydantic puts into the path of a fault: they are no keys."""
+
+
+def lines(error: ValidationError, prefix: str = "") -> Iterator[str]:
+    """Yield a line a faulty key; where a key may be several things, one line says all of them."""
+    allowed: dict[tuple[str, str], list[str]] = {}
+    for fault in error.errors():
+        start, words = _said(prefix, fault)
+        parts = allowed.setdefault((_key(prefix, fault), start), [])
+        if words not in parts:
+            parts.append(words)
+    for (key, start), parts in allowed.items():
+        yield f"{key}: {start}{', or '.join(parts)}"
+
+
+def shown(value: Any) -> str:
+    """Return `value` as it stands in a message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _key(prefix: str, fault: Mapping[str, Any]) -> str:
+    parts = [str(part) for part in fault["loc"] if not _is_tag(part)]
+    if fault["type"] == "unknown_key":
+        parts.append(fault["ctx"]["key"])
+    return prefix + ".".join(parts)
+
+
+def _is_tag(part: Any) -> bool:
+    """Whether pydantic put `part` into the path to tell members of a union apart."""
+    return isinstance(part, str) and ("[" in part or part in KINDS)
+
+
+def _said(prefix: str, fault: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is said of the value, and what is allowed in its place."""
+    kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind == "unknown_key":
+        return f"is not a key that eqcollapse knows (value {shown(context['value'])}); known: ", context["known"]
+    if kind == "missing":
+        return "", "is missing"
+    if kind == "value_error" and isinstance(value, Mapping):
+        return "", str(context["error"])
+    return f"{shown(value)} is not allowed: ", _allowed(kind, fault["msg"], context)
+
+
+def _allowed(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "too_short" | "string_too_short":
+            return f"must hold at least {context['min_length']}"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}"
+        case "union_tag_invalid":
+            return f"kind must be one of {context['expected_tags']}"
+        case "model_type" | "dict_type":
+            return "must be a mapping of keys to values"
+        case "invalid_key" | "string_type":
+            return "must be text"
+    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"must be {message[0].lower()}{message[1:]}"

@@ -1,0 +1,123 @@
+"""Figure A-2: the test features themselves, as t-SNE and as a Gram matrix, both models side by side."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from eqcollapse.report.results import model_name, split_name
+from eqcollapse.report.style import new_figure
+
+METADATA = "eqcollapse.run"
+MOST = 1000
+"""So many samples are drawn at most, as many of each class: t-SNE and the Gram matrix cost their square."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Test features of one run, ordered by class: `values` N×d (float64), `labels` N, and its majority classes."""
+
+    values: np.ndarray
+    labels: np.ndarray
+    majority: tuple[int, ...]
+
+
+def draw(spec: dict, inputs: list[str]) -> Figure:
+    """Draw the figure of `spec` from a features.safetensors a model."""
+    return features_figure(dict(zip(spec["models"], map(read, inputs), strict=True)), spec)
+
+
+def read(path: str, most: int = MOST) -> Features:
+    """Read the test features of a run, the first of each class, at most `most` in all."""
+    with safe_open(path, framework="numpy") as stream:
+        majority = json.loads(stream.metadata()[METADATA])["majority"]
+        values, labels = stream.get_tensor("test/features"), stream.get_tensor("test/labels")
+    classes = np.unique(labels)
+    rows = np.concatenate([np.flatnonzero(labels == k)[: max(1, most // len(classes))] for k in classes])
+    return Features(values[rows].astype(np.float64), labels[rows], tuple(majority))
+
+
+def gram(features: Features) -> np.ndarray:
+    """Return the N×N cosines of the features less the mean of their class means.
+
+    With a simplex ETF it is 1 within a class and -1/(K-1) between two.
+    """
+    means = [features.values[features.labels == k].mean(axis=0) for k in np.unique(features.labels)]
+    centred = features.values - np.mean(means, axis=0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = centred / np.where(norms > 0, norms, 1)
+    return unit @ unit.T
+
+
+def embedding(values: np.ndarray) -> np.ndarray:
+    """Return the t-SNE of `values` (N×d) in the plane (N×2): exact, in float64, of one thread, so that it repeats."""
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init="pca", method="exact", random_state=0).fit_transform(values)
+
+
+def features_figure(models: dict[str, Features], spec: dict) -> Figure:
+    """Draw figure A-2: a column a model; above t-SNE, below the Gram matrix ordered by class."""
+    width = spec["style"]["width"]
+    figure, axes = new_figure(2, len(models), width=width, height=0.4 + 0.9 * width)
+    for column, (model, features) in enumerate(models.items()):
+        _scatter(axes[0, column], features)
+        image = _matrix(axes[1, column], features)
+        axes[0, column].set_title(f"{model_name(model)}: t-SNE of test features")
+        axes[1, column].set_title(f"{model_name(model)}: cosines of test features")
+    figure.colorbar(image, ax=axes[1, :], shrink=0.9, label="Cosine, global mean removed")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.suptitle(split_name(spec["split"]), fontsize=9)
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _scatter(axis, features: Features) -> None:
+    points = embedding(features.values)
+    classes = np.unique(features.labels)
+    groups = {"": classes}
+    if features.majority:
+        groups = {
+            "majority class": [k for k in classes if k in features.majority],
+            "minority class": [k for k in classes if k not in features.majority],
+        }
+    for group, marker in zip(groups, ("o", "x"), strict=False):
+        for position, k in enumerate(groups[group]):
+            chosen = points[features.labels == k]
+            label = group if group and position == 0 else None
+            axis.scatter(*chosen.T, s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)), label=label)
+    for k in classes:  # classes in numbers, for eyes and printers without colour
+        x, y = np.median(points[features.labels == k], axis=0)
+        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+        if len(classes) <= 20:
+            axis.text(x, y, str(k), ha="center", va="center", fontsize=8, bbox=box)
+    axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
+
+
+def _colour(k: int, classes: int):
+    return colormaps["tab10"](int(k)) if classes <= 10 else colormaps["turbo"](k / (classes - 1))
+
+
+def _matrix(axis, features: Features):
+    image = axis.imshow(gram(features), vmin=-1, vmax=1, cmap="cividis", interpolation="nearest")
+    classes, counts = np.unique(features.labels, return_counts=True)
+    ends = np.cumsum(counts)
+    if len(classes) <= 20:
+        axis.set_xticks(ends - counts / 2 - 0.5, classes)
+        axis.set_yticks(ends - counts / 2 - 0.5, classes)
+        for end in ends[:-1]:
+            axis.axhline(end - 0.5, color="black", linewidth=0.3)
+            axis.axvline(end - 0.5, color="black", linewidth=0.3)
+    if features.majority and sorted(features.majority) == list(range(len(features.majority))):
+        border = ends[len(features.majority) - 1] - 0.5
+        axis.axhline(border, color="black", linewidth=1.2)
+        axis.axvline(border, color="black", linewidth=1.2)
+    axis.set(xlabel="Class of the sample", ylabel="Class of the sample")
+    axis.grid(visible=False)
+    return image

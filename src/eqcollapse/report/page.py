@@ -1,0 +1,187 @@
+"""results/report.html: every table, figure and claim of the study on one page that needs no network."""
+
+import html
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from eqcollapse.atomic import write_text
+from eqcollapse.report.networkclaims import CONVERGED
+from eqcollapse.report.results import last_epoch, model_name, read
+
+CAPTIONS = {
+    r"figure-2-(.+)": "Paper A, figure 2: test features of one seed as t-SNE (above) and Gram matrix (below), on {0}. "
+    "Circles are majority, crosses minority classes; numbers name the classes.",
+    r"figure-3-(.+)": "Paper A, figure 3: test accuracy and NC1, NC2, NC3 of training features over epochs, on {0}. "
+    "Means over seeds; bands from the lowest to the highest seed.",
+    r"figure-appendix-g-(.+)": "Paper B, appendix G: as figure 5, on {0}.",
+    r"figure-appendix-(.+)-ka(\d+)": "Paper A, appendix: as figure 3, for KA = {1}, on {0}.",
+    r"figure-solver-(.+)": "The DEQ's solver over epochs of training, on {0}: steps, samples that stopped at the limit "
+    "(dotted: 1 %), residual, and spectral radius of df/dz at equilibria (dotted: 1). Not in the paper.",
+    r"figure-5": "Paper B, figure 5: NC1, NC2, NC3 at the stages of ResNets, beside the ReLU UFM of figure 4.",
+    r"figure-theory": "The layer-peeled models of paper A over R: descents, and exact minima where they are known.",
+    r"figure-low-rank": "Runs of a deep ReLU UFM that end below full collapse. Not in the paper.",
+    r"figure-(\d)(-.+)?": "Paper B, figure {0}{1}: loss, NC1, NC2, NC3 of gradient descent; dotted: the closed form.",
+    r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
+    r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance, mean ± 95 % interval. "
+    "Differences are paired by seed.",
+    r"theory": "Minima reached by gradient descent against closed forms.",
+}
+"""Captions by what follows the experiment's name; the first pattern that fits a whole name counts."""
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
+  padding: 1rem; }
+nav a { margin-right: 1rem; }
+figure { margin: 1.5rem 0; }
+figure > div, .table { overflow-x: auto; }
+figure svg { width: 100%; min-width: 34rem; height: auto; }
+figcaption, caption { color: #444; font-size: 0.9rem; text-align: left; padding: 0.3rem 0; }
+table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0; }
+th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.7rem 0.25rem 0; text-align: left; vertical-align: top; }
+td:first-child { min-width: 10rem; }
+.warning { border-left: 0.3rem solid #d55e00; padding-left: 0.8rem; }
+.supported { color: #00664a; } .contradicted { color: #a33c00; } .undecided { color: #555; }
+"""
+STAGES = ("data", "splits", "train", "collapse", "report", "theory")
+
+
+def write_page(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Write the page of `spec` (jobs a stage, names of tables and figures) from accuracy.csv, claims.md, tables (md)
+    and figures (svg), in this order, to `outputs` (html).
+    """
+    accuracy, claims, *shown = inputs
+    tables, figures = shown[: len(spec["tables"])], shown[len(spec["tables"]) :]
+    parts = [
+        "<h1>Neural collapse in deep equilibrium models</h1>",
+        "<nav>"
+        + "".join(f'<a href="#{name.lower()}">{name}</a>' for name in ("Claims", "Solver", "Tables", "Figures", "DAG"))
+        + "</nav>",
+        '<h2 id="claims">Claims</h2>',
+        from_markdown(Path(claims).read_text(encoding="utf-8")),
+        '<h2 id="solver">Solver of the DEQs</h2>',
+        solver_summary(read(accuracy)),
+        '<h2 id="tables">Tables</h2>',
+        *(_table(name, path) for name, path in zip(spec["tables"], tables, strict=True)),
+        '<h2 id="figures">Figures</h2>',
+        *(_figure(name, path, n) for n, (name, path) in enumerate(zip(spec["figures"], figures, strict=True))),
+        '<h2 id="dag">DAG</h2>',
+        dag(spec["jobs"]),
+    ]
+    write_text(outputs[0], _document("\n".join(parts)))
+
+
+def from_markdown(text: str) -> str:
+    """Return as HTML what our tables and claims use of Markdown: headings, paragraphs, tables, *emphasis*."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = block.splitlines()
+        if lines[0].startswith("|"):
+            blocks.append(_html_table(lines))
+        elif match := re.match(r"(#+) (.*)", lines[0]):
+            level = min(len(match[1]) + 1, 6)
+            blocks.append(f"<h{level}>{_inline(match[2])}</h{level}>" if level > 2 else "")
+        else:
+            kind = ' class="warning"' if block.startswith("Warning") else ""
+            blocks.append(f"<p{kind}>{_inline(' '.join(lines))}</p>")
+    return "\n".join(blocks)
+
+
+def _html_table(lines: list[str]) -> str:
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    head, body = rows[0], rows[2:]
+    cells = "".join(f"<th>{_inline(cell)}</th>" for cell in head)
+    content = "".join("<tr>" + "".join(f"<td>{_marked(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f'<div class="table"><table><thead><tr>{cells}</tr></thead><tbody>{content}</tbody></table></div>'
+
+
+def _marked(cell: str) -> str:
+    verdict = cell in ("supported", "contradicted", "undecided")
+    return f'<b class="{cell}">{cell}</b>' if verdict else _inline(cell)
+
+
+def _inline(text: str) -> str:
+    return re.sub(r"\*(\w+)\*", r"<em>\1</em>", html.escape(text.replace("\\|", "|"), quote=False))
+
+
+def solver_summary(accuracy: pd.DataFrame) -> str:
+    """Return a table of the DEQs' last epoch, the worst seed of each setting, with a warning where one failed."""
+    if "solver_converged" not in accuracy:
+        return "<p>This study has no DEQ.</p>"
+    final = last_epoch(accuracy).dropna(subset=["solver_converged"])
+    lines = ["| Data set | Split | Model | Seeds | Converged (%) | Steps | Residual | Spectral radius |", "|---|"]
+    for (dataset, split, model), part in final.groupby(["dataset", "split", "model"], sort=False):
+        lines.append(
+            f"| {dataset} | {split} | {model_name(model)} | {len(part)} | {100 * part.solver_converged.min():.1f} "
+            f"| {part.solver_steps.max():.1f} | {part.solver_residual.max():.2g} "
+            f"| {part.solver_spectral_radius.max():.2f} |"
+        )
+    failed = final[final.solver_converged < CONVERGED]
+    verdict = "<p>Every DEQ converged for 99 % of its samples or more in its last epoch.</p>"
+    if len(failed):
+        cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())
+        verdict = (
+            f'<p class="warning">Warning: {len(failed)} of {len(final)} DEQs did not converge. A DEQ that does not '
+            f"converge is no equilibrium; these count in no claim: {html.escape(cells)}.</p>"
+        )
+    return f"<p>Last epoch, the worst of the seeds.</p>{_html_table(lines)}{verdict}"
+
+
+def _table(name: str, path: str) -> str:
+    text = from_markdown(Path(path).read_text(encoding="utf-8"))
+    return f"<section><h3>{name}</h3><p>{html.escape(caption(name))}</p>{text}</section>"
+
+
+def _figure(name: str, path: str, number: int) -> str:
+    picture = inline_svg(Path(path).read_text(encoding="utf-8"), f"f{number}-")
+    return f"<figure><h3>{name}</h3><div>{picture}</div><figcaption>{html.escape(caption(name))}</figcaption></figure>"
+
+
+def caption(name: str) -> str:
+    """Return the caption of a table or figure, with its number in the paper."""
+    rest = name if name.startswith("theory") else name.partition("-")[2]
+    for pattern, text in CAPTIONS.items():
+        if match := re.fullmatch(pattern, rest):
+            return text.format(*(group or "" for group in match.groups()))
+    return name
+
+
+def inline_svg(text: str, prefix: str) -> str:
+    """Return the <svg> element of a file, scalable, with `prefix` before its ids: several share one page."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}", text)
+    text = re.sub(r'href="#', f'href="#{prefix}', text)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1))
+
+
+def dag(jobs: dict[str, int]) -> str:
+    """Return the stages and how many jobs each has, as an inline SVG."""
+    places = {stage: (10 + 150 * n, 20) for n, stage in enumerate(STAGES[:5])} | {"theory": (460, 100)}
+    arrows = ["M120,45h38", "M270,45h38", "M420,45h38", "M570,45h38", "M570,125h40q30,0 30,-30v-18"]
+    boxes = "".join(
+        f'<rect x="{x}" y="{y}" width="110" height="50" rx="6" fill="#eef3f8" stroke="#0072b2"/>'
+        f'<text x="{x + 55}" y="{y + 22}" text-anchor="middle">{stage}</text>'
+        f'<text x="{x + 55}" y="{y + 40}" text-anchor="middle" font-size="12">{jobs.get(stage, 0)} jobs</text>'
+        for stage, (x, y) in places.items()
+    )
+    lines = "".join(f'<path d="{path}" fill="none" stroke="#444" marker-end="url(#arrow)"/>' for path in arrows)
+    return (
+        '<figure><div><svg viewBox="0 0 740 160" role="img" aria-label="The stages" font-family="sans-serif" '
+        'font-size="15"><defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+        'markerHeight="8" orient="auto"><path d="M0,0L8,4L0,8z" fill="#444"/></marker></defs>'
+        f"{boxes}{lines}</svg></div></figure>"
+    )
+
+
+def _document(body: str) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'  # or a browser asks for one
+        f"<title>Neural collapse in deep equilibrium models</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )

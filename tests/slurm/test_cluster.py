@@ -1,0 +1,119 @@
+"""profiles/slurm on a real Slurm: the same bytes as a local run, and what faults come to."""
+
+from pathlib import Path
+
+import pytest
+
+import sites
+from projects import Project
+
+pytestmark = pytest.mark.slurm
+
+PROFILE = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "2",
+           "--max-status-checks-per-second", "1", "--latency-wait", "5")  # fmt: skip
+SMALL = ("--set-resources", "cell:mem_mb=1500", "cell:runtime=30")
+"""What a cell of these studies needs; three times the profile's 6 GB is more than a node here has."""
+LONG = 30
+"""Epochs of a cell that is disturbed: half a minute."""
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory) -> Project:
+    """A study that was run on this machine."""
+    project = sites.tiny(tmp_path_factory.mktemp("local") / "project")
+    project.snakemake()
+    return project
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Project:
+    """A longer cell that was trained on this machine, in one go."""
+    project = sites.tiny(tmp_path_factory.mktemp("undisturbed") / "project", models=("deq",), epochs=LONG)
+    project.snakemake("train")
+    return project
+
+
+def jobs(state: str = "R") -> list[str]:
+    """Return the ids of the jobs in this state."""
+    return sites.slurm("squeue", "--noheader", f"--states={state}", "--format=%A").split()
+
+
+def checkpoints(project: Project) -> list[Path]:
+    """Return the checkpoints of the cells that have begun: there is something to go on from."""
+    return list((project.folder / ".cache/checkpoints").glob("*.pt"))
+
+
+def outcome(project: Project) -> dict[str, bytes]:
+    """Return what training made, without the records: those name the commit, which differs with the settings."""
+    return {name: content for name, content in sites.results(project).items() if name.startswith("results/runs")}
+
+
+def trained_epochs(project: Project) -> list[int]:
+    """Return the epochs that each history has, in order."""
+    histories = sorted(name for name in project.files("results/runs") if name.endswith("history.csv"))
+    return [project.files("results/runs")[name].count(b"\n") - 1 for name in histories]
+
+
+def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(local, tmp_path):
+    project = local.clone(tmp_path / "project")
+    project.run("snakemake", *PROFILE)
+    assert project.files() == local.files()  # records too: they say nothing of where
+    assert project.planned() == {}
+
+
+def test_in_the_image_too_and_the_records_say_so(local, tmp_path):
+    project = local.clone(tmp_path / "project")
+    sites.give_image(project)
+    project.run("snakemake", "train", *PROFILE, "--use-singularity")
+    done = sites.results(project)
+    assert done == {name: content for name, content in sites.results(local).items() if name in done}
+    assert trained_epochs(project) == [2, 2]
+    stated = (project.folder / "containers/eqcollapse.sif.sha256").read_text().split()[0]
+    assert {record["environment"]["image"]["sha256"] for record in sites.records(project).values()} == {stated}
+
+
+def test_a_job_over_its_memory_gets_more(tmp_path, local):
+    project = local.clone(tmp_path / "project")
+    project.edit({"experiments": {"a": {"models": ["explicit"]}}})
+    project.snakemake("splits")
+    answer = project.run("snakemake", "train", *PROFILE, "--set-resources", "cell:mem_mb=350 * attempt ** 3")
+    assert "OUT_OF_MEMORY" in answer.stderr or "FAILED" in answer.stderr
+    assert trained_epochs(project) == [2]
+    assert outcome(project) == {name: content for name, content in outcome(local).items() if "/explicit/" in name}
+
+
+def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
+    project = sites.tiny(tmp_path / "project", models=("deq",), epochs=100 * LONG)
+    project.snakemake("splits")
+    answer = project.run(
+        "snakemake", "train", *PROFILE, "--retries", "0", "--set-resources", "cell:runtime=1", check=False
+    )
+    assert answer.returncode != 0
+    assert "TIMEOUT" in answer.stderr
+    assert not project.files("results/runs")
+    assert len(checkpoints(project)) == 1
+
+
+def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_path, undisturbed):
+    project = undisturbed.clone(tmp_path / "project")
+    project.snakemake("splits")
+    first = sites.start(project, "train", *PROFILE, *SMALL)
+    try:
+        sites.wait_for("a checkpoint", lambda: checkpoints(project))
+        (cancelled,) = jobs()
+        sites.slurm("scancel", cancelled)
+        (second,) = sites.wait_for("a second attempt", lambda: [job for job in jobs() if job != cancelled])
+        node = sites.slurm("squeue", "--noheader", f"--jobs={second}", "--format=%N").strip()
+        sites.slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        sites.wait_for("its requeue", lambda: second in jobs("PD"))
+        sites.slurm("scontrol", "update", f"JobId={second}", "StartTime=now")  # Slurm itself waits two minutes
+        sites.wait_for("the job to run again", lambda: second in jobs())
+    finally:
+        sites.kill(first)
+    left = jobs("R,PD")
+    assert len(left) == 1  # Slurm knows nothing of Snakemake's end
+    again = project.run("snakemake", "train", *PROFILE, *SMALL)
+    assert f"Cancelling the jobs that a killed run left in the queue: {left[0]}" in again.stderr
+    assert outcome(project) == outcome(undisturbed)
+    assert trained_epochs(project) == [LONG]
+    assert "Nothing to be done" in project.run("snakemake", "train", *PROFILE).stderr

@@ -1,0 +1,165 @@
+"""dvc.yaml tells the truth about the jobs, and the check of that finds every way in which it may not."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eqcollapse import source, versioning
+from eqcollapse.errors import EqcollapseError
+from eqcollapse.params import parse
+from eqcollapse.study import STAGES, Study
+
+ROOT = Path(__file__).parents[2]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+LISTED = [
+    (name, key, position)
+    for name, stage in DVC["stages"].items()
+    for key in ("deps", "params", "outs")
+    for position in range(len(stage.get(key, [])))
+]
+
+
+@pytest.fixture(scope="module")
+def small() -> dict:
+    """A small study in which every key of params.yaml counts."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["splits"] |= {"majority": [3], "ratios": [10]}
+    kinds = {chosen["kind"]: name for name, chosen in content["theory"].items()}
+    content["theory"] = {name: content["theory"][name] for name in kinds.values()}
+    content["datasets"]["other"] = content["datasets"]["digits"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def study(small) -> Study:
+    return Study(parse(small))
+
+
+@pytest.fixture(scope="module")
+def moves(small) -> dict[str, set[str]]:
+    return versioning.moved(small, versioning.stages(DVC))
+
+
+def test_dvc_yaml_is_the_truth(study, moves):
+    assert versioning.faults(study, versioning.load(ROOT / "dvc.yaml"), moves) == []
+
+
+def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small, moves):
+    leaves = {".".join(path) for path in versioning._leaves(small)}
+    left = {leaf for leaf in leaves - set(moves) if not leaf.startswith("theory.")}
+    assert left <= {"snapshots.epochs"}
+    assert {leaf.rpartition(".")[2] for leaf in leaves - set(moves) - left} <= {"kind", "lambda_bias", "bias", "loss"}
+
+
+def test_what_moves_what(moves):
+    assert moves["train.lr"] == {"train"}
+    assert moves["splits.seed"] == {"splits"}
+    assert moves["splits.ratios"] == {"splits", "train", "report"}
+    assert moves["report.figures.dpi"] == {"report"}
+    assert moves["experiments.a.datasets"] == {"data", "splits", "train", "report"}
+    assert moves["device"] == moves["mirror"] == set()
+
+
+@pytest.mark.parametrize(("name", "key", "position"), LISTED)
+def test_whatever_is_dropped_is_missed(study, moves, name, key, position):
+    content = copy.deepcopy(DVC)
+    entry = content["stages"][name][key].pop(position)
+    dropped = next(iter(entry)) if isinstance(entry, dict) else entry
+    found = versioning.faults(study, versioning.stages(content), moves)
+    assert any(dropped in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "words"),
+    [
+        ("deps", "src/eqcollapse/report", "src/eqcollapse/report is read by no job"),
+        ("deps", "results/metrics", "results/metrics is read by no job"),
+        ("params", "report", "report changes none of its jobs"),
+        ("outs", "results/more", "results/more is written by no job"),
+        ("outs", "results/metrics", "is under the outs of"),
+    ],
+)
+def test_what_is_listed_and_not_needed_is_found(study, moves, key, entry, words):
+    content = copy.deepcopy(DVC)
+    content["stages"]["train"][key].append(entry)
+    found = versioning.faults(study, versioning.stages(content), moves)
+    assert found
+    assert any(words in line for line in found)
+
+
+def test_a_stage_that_is_not_there_is_found(study, moves):
+    content = copy.deepcopy(DVC)
+    del content["stages"]["theory"]
+    found = versioning.faults(study, versioning.stages(content), moves)
+    assert "dvc.yaml: there is no stage theory" in found
+
+
+def test_sources_are_those_of_the_digests(study):
+    stages = {stage.name: stage for stage in versioning.stages(DVC)}
+    for stage in stages.values():
+        for kind in stage.kinds:
+            files = {path.relative_to(ROOT).as_posix() for path in source.files(STAGES[kind])}
+            assert files <= stage.sources()
+
+
+def test_the_stages_are_the_rules(study):
+    for name, stage in DVC["stages"].items():
+        assert stage["cmd"][0].split()[-1] == name
+        assert stage["cmd"][1].endswith(f"eqcollapse confirm {name}")
+
+
+@pytest.mark.parametrize("text", ["stages: [", "stages:\n  a: 1\n", "[]\n"])
+def test_a_dvc_yaml_that_is_none_is_one_line(tmp_path, text):
+    path = tmp_path / "dvc.yaml"
+    path.write_text(text)
+    with pytest.raises(EqcollapseError, match=r"dvc\.yaml: cannot be read") as caught:
+        versioning.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch, study) -> Study:
+    """A folder in which the splits of the study are made."""
+    monkeypatch.chdir(tmp_path)
+    for job in study.jobs["splits"].values():
+        for file in job.outputs:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text("index,label,group\n")
+        outputs = [{"path": file, "sha256": versioning._sha256(file)} for file in job.outputs]
+        Path(job.record).write_text(json.dumps({"digest": job.digest, "outputs": outputs}))
+    return study
+
+
+SPLITS = next(stage for stage in versioning.stages(DVC) if stage.name == "splits")
+
+
+def test_what_is_made_is_confirmed(made):
+    versioning.confirm(made, SPLITS)
+
+
+def test_what_is_not_there_is_not_confirmed(made, small):
+    content = copy.deepcopy(small)
+    content["splits"]["seed"] = 1
+    with pytest.raises(EqcollapseError, match="is not there, but params"):
+        versioning.confirm(Study(parse(content)), SPLITS)
+
+
+def test_what_was_changed_is_not_confirmed(made):
+    first = next(iter(made.jobs["splits"].values())).path
+    Path(first).write_text("index,label,group\n0,0,0\n")
+    with pytest.raises(EqcollapseError, match="somebody changed it"):
+        versioning.confirm(made, SPLITS)
+
+
+def test_what_has_another_record_is_not_confirmed(made):
+    job = next(iter(made.jobs["splits"].values()))
+    record = json.loads(Path(job.record).read_text())
+    Path(job.record).write_text(json.dumps({**record, "digest": "0000000000"}))
+    with pytest.raises(EqcollapseError, match="is of other settings"):
+        versioning.confirm(made, SPLITS)
+    Path(job.record).write_text("{}")
+    with pytest.raises(EqcollapseError, match="is not a record"):
+        versioning.confirm(made, SPLITS)

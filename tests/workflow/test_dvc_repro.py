@@ -1,0 +1,186 @@
+"""`dvc repro` after an edit does exactly what it should, in every history, and agrees with plain Snakemake."""
+
+import resource
+
+import pytest
+import yaml
+
+from projects import Project, ran
+
+pytestmark = pytest.mark.workflow
+
+BEFORE = {"dataset", "split", "experiment"}
+"""The rules whose jobs do not hang on how cells are trained."""
+
+
+def lock(project: Project) -> bytes:
+    return (project.folder / "dvc.lock").read_bytes()
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all commands so far: on an idle machine an idle `dvc repro` waits for nothing."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def is_clean(project: Project) -> bool:
+    """Whether DVC and Snakemake both find all done."""
+    status = project.dvc("status")
+    planned = project.planned()
+    assert "up to date" in status, status
+    assert planned == {}, planned
+    return True
+
+
+def test_a_finished_study_is_clean_and_idle_in_four_seconds(versioned):
+    before = lock(versioned)
+    assert is_clean(versioned)
+    start = cpu_seconds()
+    said = versioned.dvc("repro")
+    assert cpu_seconds() - start < 4
+    assert "Data and pipelines are up to date." in said
+    assert lock(versioned) == before
+    assert not versioned.git("status", "--short")
+
+
+def test_a_seed_there_and_back(study):
+    first, before = lock(study), study.files()
+    study.edit({"experiments": {"a": {"seeds": [0, 1]}}})
+    jobs = ran(study.dvc("repro"))
+    assert jobs["cell"] == 2
+    assert not set(jobs) & BEFORE
+    assert is_clean(study)
+    assert len(list((study.folder / "results/runs").rglob("history.csv"))) == 4
+
+    study.edit({"experiments": {"a": {"seeds": [0]}}})
+    assert "cell" not in ran(study.dvc("repro"))
+    assert not list((study.folder / "results").rglob("seed-1@*"))
+    assert is_clean(study)
+    assert lock(study) == first
+    assert study.files() == before
+
+
+def test_a_ratio_and_a_data_set_train_only_what_is_new(study):
+    settings = yaml.safe_load((study.folder / "params.yaml").read_text())
+    same = settings["datasets"]["digits"]
+    study.edit({"splits": {"ratios": [10, 50]}})
+    jobs = ran(study.dvc("repro"))
+    assert (jobs["cell"], jobs["split"]) == (1, 1)
+    assert "dataset" not in jobs
+    few = {**same, "per_class": 20}
+    study.edit({"datasets": {"few": few}, "experiments": {"a": {"datasets": ["digits", "few"]}}})
+    jobs = ran(study.dvc("repro"))
+    assert (jobs["cell"], jobs["split"], jobs["dataset"]) == (3, 3, 1)
+    assert is_clean(study)
+
+
+def test_a_learning_rate_by_dvc_and_back_by_snakemake_and_by_git(study):
+    first, before = lock(study), study.files()
+    study.edit({"train": {"lr": 0.01}})
+    jobs = ran(study.dvc("repro"))
+    assert jobs["cell"] == 2
+    assert not set(jobs) & BEFORE
+    study.commit("a lower learning rate")
+    other, others = lock(study), study.files()
+
+    study.edit({"train": {"lr": 0.05}})  # back by plain snakemake, which DVC then only has to look at
+    assert "cell" not in ran(study.snakemake())
+    assert study.files() == before
+    assert "cell" not in ran(study.dvc("repro"))
+    assert lock(study) == first
+    assert is_clean(study)
+
+    study.git("checkout", "-q", "--", ".")  # forth by git and DVC, which know nothing of the attic
+    study.dvc("checkout")
+    assert lock(study) == other
+    assert study.files() == others
+    assert is_clean(study)
+
+    study.git("checkout", "-q", "HEAD~1")
+    study.dvc("checkout")
+    assert study.files() == before
+    assert is_clean(study)
+
+
+def test_the_look_of_figures_draws_figures_only(study):
+    first, before = lock(study), study.files()
+    study.edit({"report": {"figures": {"dpi": 90}}})
+    said = study.dvc("repro")
+    assert "cell" not in ran(said)
+    assert "metrics" not in ran(said)
+    assert ran(said)["figure"] > 0
+    assert is_clean(study)
+    study.edit({"report": {"figures": {"dpi": 150}}})
+    study.dvc("repro")
+    assert lock(study) == first
+    assert study.files() == before
+    assert is_clean(study)
+
+
+@pytest.mark.parametrize("words", [("repro",), ("commit", "-f")])
+def test_snakemake_first_then_dvc(study, words):
+    study.edit({"train": {"lr": 0.02}})
+    assert ran(study.snakemake())["cell"] == 2
+    files = study.files()
+    assert "cell" not in ran(study.dvc(*words))
+    assert study.files() == files
+    assert is_clean(study)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": {"lr": -1}}, "params.yaml: train.lr: -1 is not allowed: must be greater than 0"),
+        ({"train": {"lrr": 1}}, "params.yaml: train.lrr: is not a key"),
+        (
+            {"experiments": {"a": {"models": ["nope"]}}},
+            "params.yaml: experiments.a.models: 'nope' is not one of models",
+        ),
+    ],
+)
+def test_a_bad_value_says_the_same_line_through_dvc(study, change, words):
+    first, before = lock(study), study.files()
+    study.edit(change)
+    answer = study.run("dvc", "repro", check=False)
+    said = answer.stdout + answer.stderr
+    assert answer.returncode != 0
+    assert [line for line in said.splitlines() if line.startswith(words)]
+    assert "Traceback" not in said
+    assert lock(study) == first
+    assert study.files() == before
+
+
+def test_a_missing_key_says_the_same_line_through_dvc(study):
+    settings = yaml.safe_load((study.folder / "params.yaml").read_text())
+    del settings["train"]["lr"]
+    (study.folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    assert "params.yaml: train.lr: is missing" in study.dvc("repro", check=False)
+
+
+def test_a_result_changed_by_hand_is_not_recorded(study):
+    first = lock(study)
+    history = next((study.folder / "results/runs").rglob("history.csv"))
+    history.write_text(history.read_text().replace("0.", "1."))
+    answer = study.run("dvc", "repro", check=False)
+    assert answer.returncode != 0
+    assert "is not what was made" in answer.stdout + answer.stderr
+    assert lock(study) == first
+    history.unlink()
+    assert ran(study.dvc("repro"))["cell"] == 1
+    assert lock(study) == first
+
+
+def test_no_theory_is_no_fault(study):
+    settings = yaml.safe_load((study.folder / "params.yaml").read_text())
+    settings["theory"] = {}
+    (study.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    study.dvc("repro")
+    assert is_clean(study)
+
+
+def test_every_output_of_the_dag_is_of_the_study_and_of_a_stage(versioned):
+    lines = versioned.run("snakemake", "--summary").stdout.splitlines()
+    outputs = {line.split("\t")[0] for line in lines if line.startswith(("results/", "resources/"))}
+    assert outputs == set(versioned.files())
+    outs = [line.split()[0] for line in versioned.dvc("stage", "list", "--all").splitlines()]
+    assert sorted(outs) == ["collapse", "data", "report", "splits", "theory", "train"]
