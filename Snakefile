@@ -75,6 +75,8 @@ rule report:
     input:
         STUDY.files("table"),
         STUDY.files("figure"),
+        STUDY.files("claims"),
+        STUDY.files("page"),
 
 
 rule all:

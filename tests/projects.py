@@ -134,4 +134,5 @@ def _make_small(project: Project) -> None:
     path = project.folder / "params.yaml"
     content = merged(yaml.safe_load(path.read_text()), SMALL)
     content["theory"] = {name: content["theory"][name] | change for name, change in THEORY.items()}
+    content["experiments"] = {"a": content["experiments"]["a"] | {"seeds": [0]}}
     path.write_text(yaml.safe_dump(content, sort_keys=False))

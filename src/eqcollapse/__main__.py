@@ -192,6 +192,18 @@ def _figure(options: argparse.Namespace) -> Run | None:
     return write_figure(options.spec, options.inputs, options.outputs)
 
 
+def _claims(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.report.claims import write_claims
+
+    return write_claims(options.spec, options.inputs, options.outputs)
+
+
+def _page(options: argparse.Namespace) -> Run | None:
+    from eqcollapse.report.page import write_page
+
+    return write_page(options.spec, options.inputs, options.outputs)
+
+
 def _check(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.params import load
     from eqcollapse.study import Study
@@ -231,6 +243,8 @@ RUNNERS: dict[str, tuple[str, Callable[[argparse.Namespace], Run | None]]] = {
     "collapse": ("measure collapse and accuracy of all runs", _collapse),
     "table": ("write a table", _table),
     "figure": ("draw a figure", _figure),
+    "claims": ("judge the papers' claims", _claims),
+    "page": ("write the page that shows everything", _page),
 }
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def _collapse_rows(tensors: dict[str, Tensor], majority: list[int], num_classes:
     for epoch, kept in _grouped(tensors).items():
         weight, bias = kept.pop("weight"), kept.pop("bias", None)
         for layer, moments in _grouped(kept).items():
-            metrics = collapse_metrics(Moments.from_tensors(moments), weight, bias, majority=majority or None)
+            reader = (weight, bias) if layer == "features" else (None, None)  # W reads no other layer
+            metrics = collapse_metrics(Moments.from_tensors(moments), *reader, majority=majority or None)
             yield {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
 
 

@@ -35,9 +35,13 @@ def shown(study: Study) -> Iterator[Shown]:
         if experiment.report == "a":
             yield from _accuracy_tables(study, name, experiment)
             yield from _curves(study, name, experiment)
+            yield from _features(study, name, experiment)
+            yield from _solver(study, name, experiment)
         if experiment.report == "b":
             yield from _stages(study, name, experiment)
     yield from _theory(study)
+    yield _claims(study)
+    yield _page(study)
 
 
 def _accuracy_tables(study: Study, name: str, experiment: Experiment) -> Iterator[Shown]:

@@ -27,6 +27,8 @@ STAGES = {
     "collapse": "eqcollapse.measurement",
     "table": "eqcollapse.report.tables",
     "figure": "eqcollapse.report.figures",
+    "claims": "eqcollapse.report.claims",
+    "page": "eqcollapse.report.page",
 }
 """The module that runs each kind of job: what it imports is the code that the job's digest covers."""
 
@@ -119,9 +121,7 @@ class Study:
 
     def closing_words(self) -> str:
         """Return what a run says at its end: where its results are and what to look at first."""
-        first = [job.outputs[1] for stage in ("figure", "table") for job in list(self.jobs[stage].values())[:1]]
-        look = f" Look first at {' and '.join(first)}." if first else ""
-        return f"All results are in results/.{look}"
+        return f"All results are in results/. Look first at {next(iter(self.jobs['page']))}."
 
     def files(self, stage: str) -> list[str]:
         """Return all files that the jobs of `stage` write."""

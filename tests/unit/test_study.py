@@ -10,6 +10,13 @@ from eqcollapse.params import parse
 from eqcollapse.study import STAGES, Study, snapshot_epochs
 
 
+@pytest.fixture
+def content(content) -> dict:
+    """Paper A's grid of the demo, with one seed."""
+    content["experiments"] = {"a": content["experiments"]["a"] | {"seeds": [0]}}
+    return content
+
+
 def study(content: dict) -> Study:
     return Study(parse(content))
 
@@ -37,7 +44,7 @@ def test_a_seed_adds_cells_and_nothing_before_them(content):
     before = paths(content)
     content["experiments"]["a"]["seeds"] = [0, 1]
     after = paths(content)
-    assert changed(before, after) == {"train": 20, "collapse": 1, "table": 4, "figure": 4}
+    assert changed(before, after) == {"train": 20, "collapse": 1, "table": 4, "figure": 5, "claims": 1, "page": 1}
     assert before["train"] <= after["train"]
 
 
@@ -60,7 +67,7 @@ def test_lr_retrains_but_does_not_split_again(content):
 def test_a_figure_setting_redraws_figures_only(content):
     before = paths(content)
     content["report"]["figures"]["dpi"] = 80
-    assert changed(before, paths(content)) == {"figure": len(before["figure"])}
+    assert changed(before, paths(content)) == {"figure": len(before["figure"]), "page": 1}
 
 
 def test_the_solver_is_no_business_of_explicit_cells(content):

@@ -70,7 +70,7 @@ def test_a_dropped_seed_leaves_results(folder, content):
     study = plan(content)
     gone, came = sweep(study)
     assert came == 0
-    assert gone == 20 + 1 + 4 + 4  # cells, metrics, tables, figures
+    assert gone == 20 + 1 + 4 + 6 + 1 + 1  # cells, metrics, tables, figures, claims, page
     assert not [file for file in tree("results") if "seed-1@" in file]
     assert len([file for file in tree(".attic") if "seed-1@" in file]) == 20 * 5
 
@@ -79,7 +79,7 @@ def test_a_file_with_a_fixed_name_and_another_digest_goes(folder, content):
     build(plan(content))
     content["report"]["figures"]["dpi"] = 80
     study = plan(content)
-    assert sweep(study) == (len(study.jobs["figure"]), 0)
+    assert sweep(study) == (len(study.jobs["figure"]) + 1, 0)  # and the page, which shows them
     assert not list(Path("results/figures").glob("*"))
     assert list(Path("results/tables").glob("*.csv"))
 
@@ -129,7 +129,7 @@ def test_a_sweep_that_was_killed_is_taken_up_again(folder, content):
     sweep(plan(content))
     build(plan(content))
     content["report"]["figures"]["dpi"] = 150
-    assert sweep(plan(content)) == (len(first.jobs["figure"]),) * 2
+    assert sweep(plan(content)) == (len(first.jobs["figure"]) + 1,) * 2
     assert all(Path(file).exists() for job in first for file in job.files)
 
 

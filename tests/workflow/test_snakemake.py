@@ -8,7 +8,7 @@ from projects import ROOT
 
 pytestmark = pytest.mark.workflow
 
-REPORTS = {"metrics": 1, "table": 2, "figure": 2}
+REPORTS = {"metrics": 1, "table": 2, "figure": 4, "claims": 1, "page": 1}
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
@@ -27,7 +27,7 @@ def test_two_folders_hold_the_same_bytes(finished, tmp_path):
 
 def test_a_run_says_where_to_look(project):
     project.edit({"experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
-    assert "Look first at results/figures/a-figure-3-digits.png" in project.snakemake()
+    assert "Look first at results/report.html" in project.snakemake()
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,12 @@ def test_a_run_says_where_to_look(project):
         ({"experiments": {"a": {"seeds": [0, 1]}}}, {"cell": 4, **REPORTS}),
         ({"splits": {"ratios": [10, 50]}}, {"split": 1, "cell": 2, **REPORTS}),
         ({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),
-        ({"report": {"figures": {"dpi": 90}}}, {"figure": 4}),
+        ({"report": {"figures": {"dpi": 90}}}, {"figure": 6, "page": 1}),
         ({"equilibrium": {"forward": {"max_iter": 10}}}, {"cell": 2, **REPORTS}),
-        ({"theory": {"b-figure-1": {"step": 0.05}}}, {"experiment": 1, "figure": 1, "table": 1}),
+        (
+            {"theory": {"b-figure-1": {"step": 0.05}}},
+            {"experiment": 1, "figure": 1, "table": 1, "claims": 1, "page": 1},
+        ),
         ({"splits": {"seed": 1}}, {"split": 2, "cell": 4, **REPORTS}),
     ],
 )
@@ -97,8 +100,8 @@ def test_the_paper_preset_is_planned(project):
     start = time.monotonic()
     jobs = project.planned("--configfile", "workflow/presets/paper.yaml")
     assert time.monotonic() - start < 20
-    assert jobs["dataset"] == 2
-    assert jobs["cell"] == 2 * 10 * 2 * 3
+    assert jobs["dataset"] == 3
+    assert jobs["cell"] == 2 * 10 * 2 * 3 + 2 * 2 * 3
 
 
 def test_a_failed_cell_says_why_and_leaves_nothing(project):

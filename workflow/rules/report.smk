@@ -42,3 +42,38 @@ rule figure:
     shell:
         "PYTHONPATH=src python -m eqcollapse figure {params.job}"
         " --inputs {input.metrics} --outputs {output.pdf} {output.png} {output.svg} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        metrics=ancient(STUDY.inputs("claims", "results/claims.json")),
+    output:
+        json="results/claims.json",
+        md=report(
+            "results/claims.md",
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
+        record="results/claims.provenance.json",
+    log:
+        "logs/report/claims.log",
+    params:
+        job=STUDY.command("claims", "results/claims.json"),
+    shell:
+        "PYTHONPATH=src python -m eqcollapse claims {params.job}"
+        " --inputs {input.metrics} --outputs {output.json} {output.md} > {log} 2>&1"
+
+
+rule page:
+    input:
+        shown=ancient(STUDY.inputs("page", "results/report.html")),
+    output:
+        html="results/report.html",
+        record="results/report.html.provenance.json",
+    log:
+        "logs/report/page.log",
+    params:
+        job=STUDY.command("page", "results/report.html"),
+    shell:
+        "PYTHONPATH=src python -m eqcollapse page {params.job}"
+        " --inputs {input.shown} --outputs {output.html} > {log} 2>&1"

@@ -82,7 +82,7 @@ def _solve_adjoint(adjoint: _Adjoint, cotangent: Tensor) -> Solution:
         (product,) = torch.autograd.grad(adjoint.image, adjoint.leaf, v, retain_graph=True, allow_unused=True)
         return cotangent if product is None else product + cotangent
 
-    return fixed_point(pull, cotangent, adjoint.config, adjoint.workspace, relative_to_start=True)
+    return fixed_point(pull, cotangent.clone(), adjoint.config, adjoint.workspace, relative_to_start=True)
 
 
 def unroll(f: Map, z0: Tensor, config: SolverConfig) -> tuple[Tensor, Solution]:

@@ -71,8 +71,7 @@ class Equilibrium(nn.Module):
         What is returned is the caller's: it may be changed in place, and `solution` and the gradient stay right.
         In evaluation mode converged samples are always frozen: no sample's result depends on its batch mates.
         """
-        if z0 is None:
-            z0 = self._start(x)
+        z0 = self._start(x) if z0 is None else z0.clone()
         f = self._one_function(x)
         if not self._wants_graph(x):
             return self._keep(self._solve(f, z0)).z.clone()

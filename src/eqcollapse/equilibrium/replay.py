@@ -84,7 +84,7 @@ def _writes(buffer: Tensor) -> int | Tensor:
 
 
 def _refuse_changes(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
-    for name in before.keys() | after.keys():
+    for name in before | after:
         if name not in before or name not in after or not _equal(before[name], after[name]):
             raise LayerError(
                 f"an evaluation changes the buffer {name}, and with it the layer during a solve: compute it in "

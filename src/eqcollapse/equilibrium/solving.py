@@ -60,41 +60,34 @@ def solve(f: Map, z0: Tensor, config: SolverConfig | None = None, **options: Any
     """
     if config is not None and options:
         raise ConfigError(f"give a config or keywords, not both (got {', '.join(options)} beside a config)")
-    return fixed_point(f, z0, config or SolverConfig.from_dict(options), Workspace())
+    return fixed_point(f, z0.detach().clone(), config or SolverConfig.from_dict(options), Workspace())
 
 
 @torch.no_grad()
 def fixed_point(
     f: Map, z0: Tensor, config: SolverConfig, workspace: Workspace, relative_to_start: bool = False
 ) -> Solution:
-    """`solve`, with buffers from `workspace`; the relative criterion's ||f(z)|| may be a fixed ||z0|| instead."""
+    """`solve`, with buffers from `workspace`; the relative criterion's ||f(z)|| may be a fixed ||z0|| instead.
+
+    z0 itself may be what is returned.
+    """
     if z0.dtype not in (torch.float32, torch.float64):
         raise LayerError(f"the state is kept in float32 or float64, not {z0.dtype}: pass z0.float()")
     evaluate = _evaluation(f, z0)
-    start = _flat(z0.detach()).clone()  # it may be what is returned
+    start = _flat(z0.detach())
     with _autocast_off(z0.device.type):
         method = METHODS[config.method](start, config, workspace)
-        found = _in_units(evaluate, start, method, config, relative_to_start)
+        found = _iterate(evaluate, start, method, config, relative_to_start)
         method.close(workspace)
     return replace(found, z=found.z.reshape(z0.shape))
 
 
-def _in_units(evaluate: Map, z: Tensor, method: Method, config: SolverConfig, relative_to_start: bool) -> Solution:
+def _iterate(evaluate: Map, z: Tensor, method: Method, config: SolverConfig, relative_to_start: bool) -> Solution:
     fz = evaluate(z)
-    unit = _units(z, fz) if config.criterion == "relative" else None
-    # without looks nothing may be read, and all is multiplied, exactly, by what is nearly always one
-    if unit is None or (config.check_every > 0 and bool((unit == 1).all())):
-        reference = _norm(z) if relative_to_start else None
-        return _iterate(evaluate, z, fz, method, config, reference)
-    reference = _norm(z / unit) if relative_to_start else None
-    found = _iterate(lambda y: evaluate(y * unit) / unit, z / unit, fz / unit, method, config, reference)
-    return replace(found, z=found.z * unit)
-
-
-def _iterate(
-    evaluate: Map, z: Tensor, fz: Tensor, method: Method, config: SolverConfig, reference: Tensor | None
-) -> Solution:
-    """Go on from z and its image; a fixed `reference` (B,) takes the place of the relative criterion's ||f(z)||."""
+    unit = _units(z, fz, config)
+    if unit is not None:
+        evaluate, z, fz = _in_units(evaluate, unit), z / unit, fz / unit
+    reference = torch.linalg.vector_norm(z, dim=-1) if relative_to_start else None
     best, best_residual = z, z.new_full((len(z),), torch.inf)
     settled = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     steps = torch.zeros(len(z), dtype=torch.int64, device=z.device)
@@ -118,6 +111,7 @@ def _iterate(
         best_residual = residual if all_better else torch.where(better, residual, best_residual)
         if all_settled:
             break
+    best = best if unit is None else best * unit
     return Solution(best, best_residual, steps, best_residual <= config.tol, evaluations)
 
 
@@ -137,46 +131,56 @@ def _measure(residual: Tensor, fz: Tensor, config: SolverConfig, reference: Tens
     A norm's squares leave float32 where a state has become tiny or huge since the start. A CPU takes three times
     longer for a norm in float64, so there it is taken again only where it was in doubt.
     """
-    if residual.device.type != "cpu":
-        return _ratio(_norm(residual), _norm(fz) if reference is None else reference, config).to(residual.dtype)
-    norm = torch.linalg.vector_norm(residual, dim=-1)
-    scale = torch.linalg.vector_norm(fz, dim=-1) if reference is None else reference.to(norm.dtype)
-    measured = _ratio(norm, scale, config)
-    if config.criterion == "absolute" or reference is not None:
-        return measured
-    clear = (scale >= _faint(norm.dtype)) & measured.isfinite()
-    if config.check_every > 0 and bool(clear.all()):
-        return measured
-    return torch.where(clear, measured, _ratio(_norm(residual), _norm(fz), config).to(norm.dtype))
-
-
-def _ratio(norm: Tensor, reference: Tensor, config: SolverConfig) -> Tensor:
+    precise = torch.float64 if residual.device.type != "cpu" else None
+    norm = torch.linalg.vector_norm(residual, dim=-1, dtype=precise)
     if config.criterion == "absolute":
-        return norm
+        return norm.to(residual.dtype)
+    if reference is not None:
+        return _ratio(norm, reference).to(residual.dtype)
+    scale = torch.linalg.vector_norm(fz, dim=-1, dtype=precise)
+    measured = _ratio(norm, scale).to(residual.dtype)
+    if precise:
+        return measured
+    usual = _clamped(scale)
+    if config.check_every > 0 and torch.equal(usual, scale):
+        return measured
+    norm, scale_again = (torch.linalg.vector_norm(states, dim=-1, dtype=torch.float64) for states in (residual, fz))
+    return torch.where(usual == scale, measured, _ratio(norm, scale_again).to(residual.dtype))
+
+
+def _ratio(norm: Tensor, reference: Tensor) -> Tensor:
     relative = norm / reference.clamp_min(torch.finfo(norm.dtype).tiny)
     # a reference that has overflown would turn any finite residual into a perfect one
     return torch.where(reference.isinf(), torch.nan, relative)
 
 
-def _norm(states: Tensor) -> Tensor:
-    """The 2-norms (B,) in float64, in which no float32 number's square underflows or overflows."""
-    return torch.linalg.vector_norm(states, dim=-1, dtype=torch.float64)
+def _clamped(size: Tensor) -> Tensor:
+    """Sizes limited to the usual, 3e-10 to 3e9 in float32: the squares of their rounding errors are normal numbers."""
+    faint = torch.finfo(size.dtype).tiny ** 0.25
+    return size.clamp(faint, 1 / faint)
 
 
-def _faint(dtype: torch.dtype) -> float:
-    """The size, 3e-10 in float32, from which the square of even a rounding error is a normal number."""
-    return torch.finfo(dtype).tiny ** 0.25
+def _units(z: Tensor, fz: Tensor, config: SolverConfig) -> Tensor | None:
+    """The unit (B, 1), a power of two, to solve each sample in; None where all are solved as they are.
 
-
-def _units(z: Tensor, fz: Tensor) -> Tensor:
-    """A power of two a sample (B, 1): 1 where z and f(z) are of a usual size, else what brings them to its edge."""
-    if not z.shape[1]:
-        return z.new_ones(len(z), 1)
+    It is 1 where f(z) is of a usual size, or else brings the larger of z and f(z) to the edge of the usual. Where
+    the host may not look, all is multiplied by what is nearly always 1, which changes no bit.
+    """
+    if config.criterion == "absolute" or not fz.numel():
+        return None
+    norm = torch.linalg.vector_norm(fz, dim=-1, keepdim=True)
+    usual = _clamped(norm)
+    if config.check_every > 0 and torch.equal(usual, norm):
+        return None
     size = torch.maximum(z.abs().amax(-1, keepdim=True), fz.abs().amax(-1, keepdim=True))
-    faint = _faint(z.dtype)
-    unit = size / size.clamp(faint, 1 / faint)
-    unit = torch.where(unit.isfinite() & (unit > 0), unit, 1.0)
-    return unit / (2 * torch.frexp(unit).mantissa)
+    unit = size / _clamped(size)
+    unit = torch.where((norm != usual) & unit.isfinite() & (unit > 0), unit, 1.0)
+    unit = unit / (2 * torch.frexp(unit).mantissa)
+    return None if config.check_every > 0 and bool((unit == 1).all()) else unit
+
+
+def _in_units(evaluate: Map, unit: Tensor) -> Map:
+    return lambda z: evaluate(z * unit) / unit
 
 
 def _evaluation(f: Map, z0: Tensor) -> Map:

@@ -49,3 +49,8 @@ class EquilibriumHead(nn.Module):
         layer = self.equilibrium.layer
         f = layer.bind(injected) if hasattr(layer, "bind") else lambda z: layer(z, injected)
         return jacobian_regularisation(f, equilibrium, seed=seed)
+
+    def nan_origin(self) -> str | None:
+        """Return which part of the layer made the first NaN at the last input in training; None if none did."""
+        injected, _ = self._last
+        return self.equilibrium.explain_nan(injected.detach())

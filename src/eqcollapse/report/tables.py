@@ -21,7 +21,8 @@ def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, 
     shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
     for column in ("Measured", "Highest", "Closed form"):
         shown[column] = [f"{value:.12f}" if pd.notna(value) else "none known" for value in shown[column]]
-    shown["Relative gap"] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown["Relative gap"]]
+    for column in ("Relative gap", "Range gap"):
+        shown[column] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown[column]]
     return numbers, shown, ""
 
 

@@ -156,7 +156,7 @@ def _standing_of_deep_relu(problem: Problem, loss: float, s: float) -> tuple[str
     # ReLU enlarges no norm: ||output|| = z takes factors that cost F/2 (lambda_H prod_l lambda_l z^2)^(1/F), at least.
     if _least(1, factors, problem.penalty * K ** (1 / factors), 1.0)[0] == 0:
         return "global", None, "features vanish: no output is worth the least that factors of its norm cost"
-    lower = K * _least(K, factors, problem.penalty * low_rank_cost(K, L) / K, 1.0)[1]
+    lower = K * _least(K, factors, problem.penalty * (low_rank_cost(K, L) / K), 1.0)[1]
     if lower < loss:
         return "beaten", lower, "low-rank points lie lower (Sukenik et al. 2024); `lower` is the loss of one"
     if s == 0:

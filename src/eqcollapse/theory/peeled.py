@@ -225,8 +225,8 @@ def _onto(matrix: Tensor, radius: float) -> Tensor:
 def _tangent(gradient: Tensor, on_sphere: Tensor) -> Tensor:
     """Drop the part of a gradient along what stays on its sphere, W or the features.
 
-    Left in that of the features, it would feed W_EX or W_DQ step by step while the projection takes it from H0 alone: the layer
-    would grow without end, its strong directions most, and the descent would no longer descend.
+    Left in that of the features, it would feed W_EX or W_DQ step by step while the projection takes it from H0 alone:
+    the layer would grow without end, its strong directions most, and the descent would no longer descend.
     """
     along = (gradient * on_sphere).sum((1, 2)) / on_sphere.square().sum((1, 2))
     return gradient - along[:, None, None] * on_sphere

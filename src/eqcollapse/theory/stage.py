@@ -27,10 +27,10 @@ def run(spec: dict[str, Any], output: Path, progress: Progress | None = None) ->
 
     kind `ufm`: a row a (lambda_scale, seed, logged iteration) with the loss, the closed form `optimum` with
     its `status` and `lower`, the `gap` to it, and nc1_l, nc2_l, nc3_l, rank_l of the features that W_l reads.
-    kind `layer-peeled`: a row a (model, majority, ratio, seed) with the loss, its exact minimum, the balanced
-    lower bound and the geometry. Floats are written to their last bit; an empty cell is a value that does not
-    exist. Raises EqcollapseError for missing and unknown keys and for a descent that diverges; no file is
-    written then.
+    kind `layer-peeled`: a row a (model, majority, ratio, seed) with the loss, its exact minimum, the balanced lower
+    bound, the loss_at_zero log K of logits that say nothing, and the geometry. Floats are written to their last bit;
+    an empty cell is a value that does not exist. Raises EqcollapseError for missing and unknown keys and for a
+    descent that diverges; no file is written then.
     """
     output = Path(output)
     kind = spec.get("kind")
@@ -96,6 +96,7 @@ def _layer_peeled(spec: dict[str, Any], name: str, progress: Progress | None) ->
                 "loss": float(result.loss[run]),
                 "optimum": exact.loss,
                 "lower_bound": lower_bound(K, bound),
+                "loss_at_zero": math.log(K),
             }
             row |= {
                 "gap": float(result.loss[run] - result.optimum[run]),

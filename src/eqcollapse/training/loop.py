@@ -140,9 +140,14 @@ def _check_finite(cell: Cell, row: dict) -> None:
     if row["loss"] < LOST_LOSS and finite.all() and not lost:
         return
     raise EqcollapseError(
-        f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{_residuals(row)}; "
+        f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{_residuals(row)}{_origin(cell)}; "
         f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
     )
+
+
+def _origin(cell: Cell) -> str:
+    origin = cell.network.head.nan_origin() if cell.equilibria else None
+    return "" if origin is None else f", first NaN in {origin or 'the layer itself'}"
 
 
 def _residuals(row: dict) -> str:

@@ -275,3 +275,51 @@ def test_nearest_means_are_those_of_the_distances(spread):
     nearest = ((H[:, None] - m) ** 2).sum(2).argmin(1)
     found = class_metrics(Moments.of(torch.from_numpy(H), torch.from_numpy(y), 7))["centre_accuracy"]
     assert found.tolist() == pytest.approx([(nearest == y)[y == k].mean() for k in range(7)])
+
+
+def test_nc4_is_of_the_classifier_of_the_second_pass_or_undefined():
+    generator = torch.Generator().manual_seed(0)
+    K, d = 4, 6
+    H, y = map(torch.from_numpy, random_features(K, d, 80, seed=7))
+    W, b = torch.randn(K, d, generator=generator), torch.randn(K, generator=generator)
+    moments = Moments.of(H, y, K, W, b)
+    assert np.isfinite(collapse_metrics(moments, W.double(), b.double())["nc4"])
+    beside = torch.linalg.svd(moments.means)[2][K:].float()  # what no class mean has a part in
+    own = torch.stack([torch.linalg.svd(mean[None])[2][-1] for mean in moments.means]).float()
+    for V, c in (
+        (W + 5 * own, b),  # the same logit for each class at its own mean
+        (W + 5 * torch.randn(K, d - K, generator=generator) @ beside, b),  # the same logits at all means
+        (W + 1e-4 * beside[0], b),
+        (W[[1, 0, 2, 3]], b[[1, 0, 2, 3]]),
+        (W[:, [1, 0, 2, 3, 4, 5]], b),
+        (W, b[[1, 0, 2, 3]]),
+        (W, None),
+    ):
+        found = collapse_metrics(moments, V, c)
+        assert np.isnan([found["nc4"], found["accuracy"]]).all()
+        assert "another classifier" in found.reasons["nc4"]
+
+
+@pytest.mark.parametrize(("times_the_cut", "rank"), [(3, 2), (1 / 3, 1)])
+def test_the_rank_leaves_out_what_rounding_explains_and_no_more(times_the_cut, rank):
+    # Means (-1, 0), (1, 0) and (0, s): singular values sqrt(2) and s sqrt(2/3); norm sqrt(2).
+    cut = 4 * np.finfo(float).eps * np.sqrt(2)
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, times_the_cut * cut / np.sqrt(2 / 3)]], dtype=torch.float64)
+    assert collapse_metrics(Moments.of(means.repeat(2, 1), torch.arange(6) % 3, 3))["nc1_rank"] == rank
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(1e160, "class 0, 1, 2 are so large"), (1e200, "so large"), (1e-160, "so small"), (1e-300, "so small")],
+)
+def test_features_whose_squares_leave_float64_are_called_that(scale, said):
+    H, y = map(torch.from_numpy, random_features(3, 8, 30, seed=8))
+    truth = dxd_nc1(H.numpy(), y.numpy(), 3)
+    found = collapse_metrics(Moments.of(scale * H, y, 3))
+    for name in ("nc1", "trace_ratio", "nc2_means_etf", "cdnv", "nc1_rank"):
+        assert np.isnan(found[name])
+        assert said in found.reasons[name]
+    for harmless in (1e140, 1e-130):
+        assert collapse_metrics(Moments.of(harmless * H, y, 3))["nc1"] == pytest.approx(truth, rel=1e-10)
+    H[y == 1, 2] += 1e160
+    assert "class 1 are so large" in collapse_metrics(Moments.of(H, y, 3)).reasons["nc1"]

@@ -136,7 +136,7 @@ def test_linear_in_the_scale_of_the_loss(method, factor):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("factor", [1e-30, 1e-25, 1e-22, 1e25])
+@pytest.mark.parametrize("factor", [1e-30, 1e-22, 1e25])
 def test_cotangents_whose_squares_leave_float32(method, factor):
     layer = Tanh(16)
     config = SolverConfig(method=method)

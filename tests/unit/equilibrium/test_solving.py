@@ -183,7 +183,7 @@ def test_scale_of_the_state_changes_nothing(method, scale):
 
 
 @EVERY_METHOD
-@pytest.mark.parametrize("scale", [2.0**-100, 1e-30, 1e-25, 1e-15, 1e15, 1e25])
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25])
 @pytest.mark.parametrize("check_every", [0, 1])
 def test_squares_that_leave_float32_change_nothing(method, scale, check_every):
     """The middle sample alone is tiny or huge; the residual is checked in float64."""

@@ -1,3 +1,5 @@
+import math
+
 import pandas as pd
 import pytest
 
@@ -86,6 +88,9 @@ def test_table_has_every_case_and_its_gap(frames):
     balanced = table[table.case == "deq, balanced"]
     assert len(balanced) == 2
     assert (balanced.relative_gap.abs() < 1e-3).all()
+    gains = math.log(6) - balanced.closed_form
+    assert balanced.range_gap.tolist() == pytest.approx(((balanced.measured - balanced.closed_form) / gains).tolist())
+    assert table[~table.experiment.str.startswith("peeled")].range_gap.isna().all()
 
 
 def test_figures_repeat_to_the_byte(frames, tmp_path):

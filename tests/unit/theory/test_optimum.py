@@ -116,6 +116,38 @@ def test_where_full_collapse_is_known_not_to_be_the_least():
     assert [status(K, 4) for K in (3, 4, 10)] == ["stationary", "beaten", "beaten"]
 
 
+@pytest.mark.parametrize(
+    ("K", "L", "level", "expected"),
+    [
+        (10, 4, 0.005, "beaten"),
+        (4, 4, 0.05, "beaten"),
+        (15, 3, 0.005, "beaten"),
+        (10, 4, 0.05, "stationary"),
+        (11, 3, 0.05, "stationary"),
+        (4, 4, 0.2, "global"),
+        (15, 3, 1.0, "global"),
+    ],
+)
+def test_only_a_lower_point_beats_features_that_vanish(K, L, level, expected):
+    sizes = {"num_classes": K, "dim": 20, "per_class": 1, "layers": L, "activation": "relu"}
+    best = optimum(problem(**sizes, lambda_features=level, lambda_weights=(level,) * L))
+    assert best.status == expected
+    assert best.lower is None or best.lower < best.loss
+    if expected != "beaten":
+        assert (best.loss, best.singular_value, best.lower) == (0.5, 0.0, None)
+
+
+def test_a_low_rank_point_may_outlive_full_collapse():
+    """A little past the lambda at which full collapse costs more than 0, the cheaper low-rank point does not yet."""
+    sizes = {"num_classes": 10, "dim": 20, "per_class": 1, "layers": 4, "activation": "relu"}
+    found = [optimum(problem(**sizes, lambda_features=x, lambda_weights=(x,) * 4)) for x in np.linspace(0.02, 0.05, 61)]
+    outlived = [best for best in found if best.singular_value == 0 and best.status == "beaten"]
+    assert outlived
+    assert all(best.loss == 0.5 > best.lower for best in outlived)
+    ranks = {"beaten": 0, "stationary": 1, "global": 2}
+    assert [best.status for best in found] == sorted((best.status for best in found), key=ranks.get)
+
+
 @pytest.mark.parametrize(("K", "L"), [(4, 4), (6, 4), (10, 4), (9, 5)])
 def test_the_low_rank_point_is_there_and_costs_what_is_claimed(K, L):
     case = problem(num_classes=K, layers=L, activation="relu", per_class=1, lambda_features=0.02)

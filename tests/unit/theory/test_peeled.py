@@ -27,7 +27,7 @@ def test_pull_back_is_autograd_through_the_solution(model):
 
 
 def test_the_deq_solves_its_fixed_point():
-    result = minimise_peeled("deq", [Cell(3, 5.0, 0)], iterations=50, **SIZES)
+    result = minimise_peeled("deq", [Cell(3, 5.0, 0)], iterations=50, **(SIZES | {"step": 0.1}))
     free = result.features - result.layer @ result.features
     iterate = torch.zeros_like(free)
     for _ in range(3000):
@@ -151,7 +151,39 @@ def test_minority_collapse_of_the_descent_lies_at_the_threshold():
     assert above > 0.99
 
 
+TINY = SIZES | {"bound_weight": 0.01, "bound_features": 0.01, "step": 0.05}
+
+
+def cosine_errors(model, cells, iterations):
+    """Return how far the minority cosines end from the exact minimum's, whose loss is reached."""
+    result = minimise_peeled(model, cells, iterations=iterations, **TINY)
+    exact = [peeled_optimum(10, cell.majority, cell.ratio, 0.01) for cell in cells]
+    gains = math.log(10) - result.optimum
+    assert float(((result.loss - result.optimum) / gains).max()) < 1e-6
+    return geometry(result, cells)["minority_cosine"] - torch.tensor([best.minority_cosine for best in exact])
+
+
+@pytest.mark.parametrize(("model", "iterations", "within"), [("explicit", 8000, 5e-2), ("deq", 2500, 1e-2)])
+def test_minority_collapse_is_reached_under_a_tiny_bound(model, iterations, within):
+    """Either side of the threshold; plain descent ends up to 0.6 away."""
+    cells = [Cell(3, 1.002, 0), Cell(3, 1.004, 0), Cell(7, 1.0015, 0), Cell(7, 1.002, 0)]
+    assert float(cosine_errors(model, cells, iterations).abs().max()) < within
+
+
+@pytest.mark.slow
+def test_the_default_sweep_is_converged_under_a_tiny_bound():
+    """Nan where the exact minimum's minority classifiers have vanished, too."""
+    ratios = (1.001, 1.0015, 1.002, 1.0025, 1.003, 1.004, 1.01)
+    cells = [Cell(k, r, 0) for k in (3, 5, 7) for r in ratios]
+    errors = cosine_errors("explicit", cells, 20_000)
+    assert float(errors.nan_to_num(0.0).abs().max()) < 1e-2
+    vanished = [math.isnan(peeled_optimum(10, c.majority, c.ratio, 0.01).minority_cosine) for c in cells]
+    assert errors.isnan().tolist() == vanished
+
+
 def test_errors_name_what_is_wrong():
+    with pytest.raises(EqcollapseError, match="beyond 1e"):
+        peeled_optimum(10, 3, 2e7, 1.0)
     with pytest.raises(EqcollapseError, match="model is 'deep'"):
         minimise_peeled("deep", [Cell(3, 1.0, 0)], iterations=1, **SIZES)
     with pytest.raises(EqcollapseError, match="ratio of at least 1"):
