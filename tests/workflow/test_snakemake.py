@@ -1,6 +1,6 @@
 """The DAG on the real Snakemake: what runs, what does not, and that bytes repeat."""
 
-import time
+import resource
 
 import pytest
 
@@ -11,11 +11,17 @@ pytestmark = pytest.mark.workflow
 REPORTS = {"metrics": 1, "table": 2, "figure": 4, "claims": 1, "page": 1}
 
 
+def children_seconds() -> float:
+    """Processor seconds of the commands run so far: unlike wall time, the same beside other work."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_a_finished_study_has_nothing_to_do(finished):
-    start = time.monotonic()
+    start = children_seconds()
     said = finished.snakemake()
     assert "Nothing to be done" in said
-    assert time.monotonic() - start < 10
+    assert children_seconds() - start < 10
     assert finished.planned() == {}
 
 
@@ -97,9 +103,9 @@ def test_a_bad_value_stops_before_any_job_with_one_line(finished, change, words)
 
 def test_the_paper_preset_is_planned(project):
     (project.folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    start = time.monotonic()
+    start = children_seconds()
     jobs = project.planned("--configfile", "workflow/presets/paper.yaml")
-    assert time.monotonic() - start < 20
+    assert children_seconds() - start < 5
     assert jobs["dataset"] == 3
     assert jobs["cell"] == 2 * 10 * 2 * 3 + 2 * 2 * 3
 
