@@ -35,8 +35,8 @@ test: $(VENV)/complete ## lint, and the unit tests
 	@$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto
 
-test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (see .ci/run)
-	python -m pytest -q -m "slow or workflow"
+test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (an hour)
+	python -m pytest -q -m "slow or workflow or container or slurm"
 
 lint: $(VENV)/complete ## ruff, snakefmt, snakemake --lint
 	ruff check .
