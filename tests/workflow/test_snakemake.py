@@ -39,9 +39,11 @@ def test_a_run_says_where_to_look(project):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"experiments": {"a": {"seeds": [0, 1]}}}, {"cell": 4, **REPORTS}),
-        ({"splits": {"ratios": [10, 50]}}, {"split": 1, "cell": 2, **REPORTS}),
-        ({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),
+        ({"experiments": {"a": {"seeds": [0, 1]}}}, {"cell": 4, **REPORTS, "figure": 3}),
+        (
+            {"splits": {"ratios": [10, 50]}},
+            {"split": 1, "cell": 2, **REPORTS, "figure": 3},
+        )({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),  # t-SNE is of the first seed and R,
         ({"report": {"figures": {"dpi": 90}}}, {"figure": 6, "page": 1}),
         ({"equilibrium": {"forward": {"max_iter": 10}}}, {"cell": 2, **REPORTS}),
         (

@@ -31,6 +31,7 @@ class Cell:
     test: Batches
     majority: tuple[int, ...]
     device: torch.device
+    validation: Batches | None = None
     epoch: int = 0
     history: list[dict] = field(default_factory=list)
 
@@ -84,7 +85,9 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     loss = _descend(cell, bar)
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
-    row |= {f"test_{name}": value for name, value in _test(cell).items()}
+    for part, batches in (("test", cell.test), ("validation", cell.validation)):
+        if batches is not None:
+            row |= {f"{part}_{name}": value for name, value in _accuracies_on(cell, batches).items()}
     cell.history.append(row)
     tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
     _check_converged(cell, row)
@@ -117,10 +120,10 @@ def _descend(cell: Cell, bar: tqdm) -> float:
     return total.item() / count
 
 
-def _test(cell: Cell) -> dict[str, float]:
+def _accuracies_on(cell: Cell, batches: Batches) -> dict[str, float]:
     for equilibrium in cell.equilibria:
         equilibrium.statistics.enabled = False
-    counts = correct_by_class(cell.network, *features_of(cell.network, cell.test))
+    counts = correct_by_class(cell.network, *features_of(cell.network, batches))
     for equilibrium in cell.equilibria:
         equilibrium.statistics.enabled = True
     return accuracies(counts.cpu(), cell.majority)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -92,16 +93,23 @@ def _cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch
             augment=settings["augment"],
             **common,
         ),
-        test=Batches(
-            torch.from_numpy(test.images).to(device),
-            torch.from_numpy(test.labels).to(device),
-            EVALUATION_BATCH,
-            augment={"crop": 0, "flip": False},
-            **common,
-        ),
+        test=_unaltered(images=test.images, labels=test.labels, device=device, common=common),
+        validation=_validation(train, split, device, common),
         majority=split.majority,
         device=device,
     )
+
+
+def _validation(train: Dataset, split: Split, device: torch.device, common: dict) -> Batches | None:
+    kept = split.validation
+    if not len(kept):
+        return None
+    return _unaltered(images=train.images[kept], labels=train.labels[kept], device=device, common=common)
+
+
+def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, common: dict) -> Batches:
+    placed = (torch.from_numpy(array).to(device) for array in (images, labels))
+    return Batches(*placed, EVALUATION_BATCH, augment={"crop": 0, "flip": False}, **common)
 
 
 def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:

@@ -77,6 +77,19 @@ def test_history_and_snapshots_hold_what_was_asked_for(spec, files, tmp_path):
     assert {name.split("/")[0] for name in snapshots} == {"epoch-000001", "epoch-000003", "epoch-000004"}
 
 
+def test_validation_samples_are_measured_and_not_trained_on(spec, files, tmp_path):
+    split = files[2].read_text().splitlines()
+    files[2].write_text(
+        "\n".join([split[0], *(line.replace(",train", ",validation") for line in split[1:13]), *split[13:]])
+    )
+    run(spec, files, tmp_path)
+    with open(tmp_path / "history.csv", newline="") as stream:
+        shares = [float(row["validation_accuracy"]) * 12 for row in csv.DictReader(stream)]
+    assert shares == pytest.approx([round(share) for share in shares])
+    snapshots = load_file(tmp_path / "snapshots.safetensors")
+    assert snapshots["epoch-000004/features/counts"].sum() == 40 - 12
+
+
 def test_snapshots_agree_with_the_kept_weights(spec, files, tmp_path):
     """Counts and the last accuracy, from the stored moments alone."""
     run(spec, files, tmp_path)
