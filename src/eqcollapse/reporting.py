@@ -125,10 +125,11 @@ def _claims(study: Study) -> Shown:
     spec = {
         "networks": networks,
         "stages": sorted({model for _, each in experiments if each.report == "b" for model in each.models}),
-        "theory": {
-            name: {key: value for key, value in job.spec.items() if key in keys}
+        # A list: a mapping's order is lost in the spec's JSON, and each is to meet its file.
+        "theory": [
+            {"name": name, **{key: value for key, value in job.spec.items() if key in keys}}
             for name, job in zip(study.params.theory, theory, strict=True)
-        },
+        ],
     }
     item = _of_metrics(study, "claims", spec, ["results/claims.json", "results/claims.md"])
     return replace(item, upstream=[*item.upstream, *theory], inputs=[*item.inputs, *(job.path for job in theory)])

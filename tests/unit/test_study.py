@@ -1,5 +1,6 @@
 """The grid, and what a change of params.yaml makes anew."""
 
+import json
 import subprocess
 import sys
 import time
@@ -121,3 +122,11 @@ def test_a_thousand_cells_are_planned_in_a_moment(content):
     start = time.process_time()
     assert len(study(content).jobs["train"]) == 1000
     assert time.process_time() - start < 3
+
+
+def test_the_claims_meet_each_theory_experiment_with_its_file(content):
+    job = next(iter(study(content).jobs["claims"].values()))
+    named = [each["name"] for each in json.loads(job.spec_json)["theory"]]
+    files = [path.rpartition("/")[2].partition("@")[0] for path in job.inputs if path.startswith("results/theory/")]
+    assert named == files
+    assert named != sorted(named)  # or the test could not fail

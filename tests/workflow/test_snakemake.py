@@ -40,10 +40,9 @@ def test_a_run_says_where_to_look(project):
     ("change", "jobs"),
     [
         ({"experiments": {"a": {"seeds": [0, 1]}}}, {"cell": 4, **REPORTS, "figure": 3}),
-        (
-            {"splits": {"ratios": [10, 50]}},
-            {"split": 1, "cell": 2, **REPORTS, "figure": 3},
-        )({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),  # t-SNE is of the first seed and R,
+        # The t-SNE is of the first seed and the first R.
+        ({"splits": {"ratios": [10, 50]}}, {"split": 1, "cell": 2, **REPORTS, "figure": 3}),
+        ({"train": {"lr": 0.01}}, {"cell": 4, **REPORTS}),
         ({"report": {"figures": {"dpi": 90}}}, {"figure": 6, "page": 1}),
         ({"equilibrium": {"forward": {"max_iter": 10}}}, {"cell": 2, **REPORTS}),
         (

@@ -42,12 +42,12 @@ def write_claims(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Judge the claims from (collapse.csv, accuracy.csv, theory CSVs...), and write them to `outputs` (json, md).
 
     `spec` has `networks` (splits by data set, models and seeds of paper A's experiment, or None), `stages` (models
-    of figure B-5) and `theory` (settings of each theory experiment by name, in the order of its file).
+    of figure B-5) and `theory` (name and settings of each theory experiment, in the order of the files).
     """
     collapse, accuracy, *files = inputs
     theory = {
-        name: (settings, pd.read_csv(file))
-        for (name, settings), file in zip(spec["theory"].items(), files, strict=True)
+        settings["name"]: (settings, pd.read_csv(file))
+        for settings, file in zip(spec["theory"], files, strict=True)
     }
     claims = judged(spec, read(collapse), read(accuracy), theory)
     json_file, md_file = outputs

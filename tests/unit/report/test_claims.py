@@ -152,7 +152,7 @@ def test_files_say_the_same_and_repeat(tmp_path):
     spec = {
         "networks": {"splits": SPLITS, "models": ["explicit", "deq"], "seeds": [0, 1, 2]},
         "stages": [],
-        "theory": {},
+        "theory": [],
     }
     written = []
     for name in ("first", "second"):
