@@ -46,8 +46,7 @@ def write_claims(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """
     collapse, accuracy, *files = inputs
     theory = {
-        settings["name"]: (settings, pd.read_csv(file))
-        for settings, file in zip(spec["theory"], files, strict=True)
+        settings["name"]: (settings, pd.read_csv(file)) for settings, file in zip(spec["theory"], files, strict=True)
     }
     claims = judged(spec, read(collapse), read(accuracy), theory)
     json_file, md_file = outputs
