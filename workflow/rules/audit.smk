@@ -3,7 +3,9 @@ import json
 
 rule audit:
     localrule: True
+    log:
+        "logs/audit.log",
     params:
         settings=json.dumps(config, sort_keys=True),
     shell:
-        "PYTHONPATH=src python -m eqcollapse audit --config {params.settings:q}"
+        "PYTHONPATH=src python -m eqcollapse audit --config {params.settings:q} 2>&1 | tee {log}"
