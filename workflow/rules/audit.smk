@@ -2,9 +2,9 @@ import json
 
 
 rule audit:
-    localrule: True
     log:
         "logs/audit.log",
+    localrule: True
     params:
         settings=json.dumps(config, sort_keys=True),
     shell:
