@@ -110,10 +110,7 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
     _, runner = RUNNERS[stage]
-    try:
-        run = runner(options) or {}
-    except KeyError as error:
-        raise EqcollapseError(f"--spec has no {error}: print a whole command with snakemake -n -p") from error
+    run = runner(options) or {}
     write_record(
         record_path(tuple(options.outputs)),
         stage=stage,

@@ -18,6 +18,8 @@ from eqcollapse.collapse.moments import Moments
 from eqcollapse.training.stage import METADATA
 
 CELL = ("dataset", "split", "model", "seed")
+GROUPS = tuple(f"{part}_accuracy_{group}" for part in ("test", "train") for group in ("majority", "minority"))
+"""Columns that accuracy.csv always has, empty where no split is imbalanced."""
 SUMMARY = {
     "test_accuracy": "test_accuracy",
     "sun2024_nc1": "nc1",
@@ -37,7 +39,7 @@ def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy:
         cell = {name: about[name] for name in CELL}
         measured += [cell | row for row in _collapse_rows(tensors, about["majority"], len(about["classes"]))]
         with open(history, newline="") as stream:
-            learned += [cell | row for row in csv.DictReader(stream)]
+            learned += [cell | dict.fromkeys(GROUPS, "") | row for row in csv.DictReader(stream)]
     _write(collapse, measured)
     _write(accuracy, learned)
     last = [row for row in measured if row["layer"] == "features"]
