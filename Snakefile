@@ -17,6 +17,7 @@ configfile: "params.yaml"
 
 STUDY = plan(
     config,
+    files=workflow.configfiles,
     is_main_process=workflow.is_main_process,
     deployment=workflow.deployment_settings.deployment_method,
 )

@@ -1,11 +1,16 @@
 """Fixtures for all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+
+# Snakemake's Slurm plugin asks the controller as soon as it is imported: ten seconds a start, where Slurm is installed
+# and does not run. tests/slurm, which starts it, undoes this.
+os.environ["SLURM_CONF"] = os.devnull
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_checks(commands: Any) -> None:
     check = commands.add_parser("check", help="check a params file, and say how many jobs it asks for")
-    check.add_argument("params", nargs="?", default="params.yaml")
+    check.add_argument("params", nargs="*", default=["params.yaml"], help="a params file, and presets laid over it")
     check.set_defaults(run=_check)
     digest = commands.add_parser("hash", help="print the sha256 of an archive or image folder, for params.yaml")
     digest.add_argument("path", type=Path)
@@ -205,8 +205,11 @@ def _check(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.params import load
     from eqcollapse.study import Study
 
-    study = Study(load(options.params))
-    print(f"{options.params}: " + ", ".join(f"{len(jobs)} {stage}" for stage, jobs in study.jobs.items() if jobs))
+    study = Study(load(*options.params))
+    print(
+        f"{' with '.join(options.params)}: "
+        + ", ".join(f"{len(jobs)} {stage}" for stage, jobs in study.jobs.items() if jobs)
+    )
 
 
 def _confirm(options: argparse.Namespace, _: list[str]) -> None:

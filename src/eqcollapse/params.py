@@ -60,18 +60,27 @@ class Model(Section):
     snapshots: Snapshots
 
 
-def load(path: str | Path = "params.yaml") -> Params:
-    """Read and check a params file.
+def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
+    """Read and check a params file, with the files of `overlays` laid over it in turn, as `--configfile` does.
 
     Raises `EqcollapseError` with a line for each fault.
     """
+    content = _read(path)
+    for overlay in overlays:
+        change = _read(overlay)
+        if not isinstance(change, Mapping):
+            raise EqcollapseError(f"{overlay}: must be a mapping of sections, but holds {shown(change)}")
+        content = _merged(content, change)
+    return parse(content, " with ".join(str(name) for name in (path, *overlays)))
+
+
+def _read(path: str | Path) -> Any:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EqcollapseError(f"{path}: there is no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise EqcollapseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    return parse(content, str(path))
 
 
 def parse(content: Any, name: str = "params.yaml") -> Params:

@@ -24,26 +24,35 @@ PLAN = "EQCOLLAPSE_PLAN"
 """The environment variable that names the frozen plan of a run."""
 
 
-def plan(config: Mapping[str, Any], *, is_main_process: bool, deployment: Collection[Any] = ()) -> Study:
+def plan(
+    config: Mapping[str, Any], *, files: Collection[str], is_main_process: bool, deployment: Collection[Any] = ()
+) -> Study:
     """Return the study that `config` (params.yaml and what the command line overrides) asks for.
 
     In Snakemake's main process, results/ is swept first; in a job that parses the Snakefile again, the study is the
     one that the main process planned. A fault ends Snakemake with a line for each, before any job.
+    `files` are the files that `config` was read from, as Snakemake has them (params.yaml last), for such a line.
     `deployment` are Snakemake's methods of software deployment: with Apptainer, the image must be there.
     """
     _put_this_python_first()
     try:
         if "APPTAINER" in {method.name for method in deployment}:
             container.announce()
-        return _planned(config) if is_main_process else _frozen(config)
+        return _planned(config, _named(files)) if is_main_process else _frozen(config)
     except EqcollapseError as error:
         print(error, file=sys.stderr, flush=True)
         # Snakemake answers an exception with a traceback through its own code, which helps nobody here.
         os._exit(1)
 
 
-def _planned(config: Mapping[str, Any]) -> Study:
-    study = Study(parse(config))
+def _named(files: Collection[str]) -> str:
+    """Return what the settings of `files` are called: the last one is what the others are laid over."""
+    *overlays, base = (os.path.relpath(file) for file in files)
+    return " with ".join((base, *overlays))
+
+
+def _planned(config: Mapping[str, Any], name: str) -> Study:
+    study = Study(parse(config, name))
     try:
         guard = running.Guard()
     except OSError as error:

@@ -1,6 +1,7 @@
 """A fault in params.yaml is a line that names the key, the value and what is allowed."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,6 +9,8 @@ import yaml
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import load, parse
 from eqcollapse.study import Study
+
+ROOT = Path(__file__).parents[2]
 
 
 def put(content: dict, key: str, value: object) -> dict:
@@ -144,3 +147,18 @@ def test_a_ratio_is_named_to_its_last_digit(content):
     names = {job.spec["split"]: job.spec["ratio"] for job in Study(parse(content)).jobs["splits"].values()}
     assert names["ka3-r12.345678"] == 12.345678
     assert names["ka3-r100000"] == 100000
+
+
+def test_a_preset_is_laid_over_params_and_named_in_faults(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("train: {lr: 0.01}\nexperiments: {a: {seeds: [4]}}\n")
+    params = load(ROOT / "params.yaml", preset)
+    assert params.train.lr == 0.01
+    assert params.experiments["a"].seeds == [4]
+    assert params.train.epochs == load(ROOT / "params.yaml").train.epochs
+    preset.write_text("train: {lr: -1}\n")
+    with pytest.raises(EqcollapseError, match=r"params\.yaml with .*preset\.yaml: train\.lr: -1"):
+        load(ROOT / "params.yaml", preset)
+    preset.write_text("- 1\n")
+    with pytest.raises(EqcollapseError, match=r"preset\.yaml: must be a mapping"):
+        load(ROOT / "params.yaml", preset)

@@ -121,11 +121,11 @@ def test_a_file_system_without_locks_does_without(monkeypatch):
 
 
 def test_a_job_that_parses_again_has_the_plan_of_its_run(content, monkeypatch):
-    study = planning.plan(content, is_main_process=True)
+    study = planning.plan(content, files=["params.yaml"], is_main_process=True)
     assert os.environ[planning.PLAN].startswith(".snakemake/eqcollapse/plan-")
     content["train"]["lr"] = 0.01
     monkeypatch.setattr("eqcollapse.study.code_digest", lambda _: "0" * 64)
-    job = planning.plan(content, is_main_process=False)
+    job = planning.plan(content, files=["params.yaml"], is_main_process=False)
     assert [each.path for each in job] == [each.path for each in study]
     cell = next(iter(study.jobs["train"]))
     assert job.command("train", cell) == study.command("train", cell)
@@ -139,7 +139,7 @@ def test_a_job_whose_plan_is_gone_says_so_in_one_line(content, monkeypatch, caps
 
     monkeypatch.setattr(planning.os, "_exit", leave)
     with pytest.raises(SystemExit):
-        planning.plan(content, is_main_process=False)
+        planning.plan(content, files=["params.yaml"], is_main_process=False)
     assert capsys.readouterr().err.splitlines() == [
         ".snakemake/eqcollapse/plan-0000000000.json: the plan of the run that this job is of is gone: "
         "start the run again"
