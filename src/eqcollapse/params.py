@@ -165,6 +165,8 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment):
         for item in getattr(experiment, key):
             if item not in known:
                 yield f"{where}.{key}: {item!r} is not one of {key}: {', '.join(known) or 'none there'}"
+    if experiment.report == "selection" and not params.splits.validation:
+        yield f"{where}.report: selection is not allowed: it needs splits.validation above 0, and that is 0"
     for dataset in experiment.datasets:
         if dataset in params.datasets:
             yield from _split_faults(params, where, experiment, dataset)

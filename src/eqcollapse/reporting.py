@@ -39,6 +39,8 @@ def shown(study: Study) -> Iterator[Shown]:
             yield from _solver(study, name, experiment)
         if experiment.report == "b":
             yield from _stages(study, name, experiment)
+        if experiment.report == "selection":
+            yield _selection(study, name, experiment)
     yield from _theory(study)
     yield _claims(study)
     yield _page(study)
@@ -104,6 +106,26 @@ def _stages(study: Study, name: str, experiment: Experiment) -> Iterator[Shown]:
             upstream=[*item.upstream, *beside],
             inputs=[*item.inputs, *(job.path for job in beside)],
         )
+
+
+def _selection(study: Study, name: str, experiment: Experiment) -> Shown:
+    """Table selection: the models of an experiment by their accuracy on the validation share."""
+    spec = {
+        "kind": "selection",
+        **_compared(experiment, {dataset: study.splits(experiment, dataset) for dataset in experiment.datasets}),
+        "heads": {model: _head(study, model) for model in experiment.models},
+        "settings": {model: ", ".join(_changes(study.params.models[model])) for model in experiment.models},
+    }
+    return _of_metrics(study, "table", spec, _files("tables", f"{name}-selection", TABLE))
+
+
+def _changes(model: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield what a model changes, as `train.lr = 0.1`; its head has a column of its own."""
+    for key, value in model.items():
+        if isinstance(value, dict):
+            yield from _changes(value, f"{above}{key}.")
+        elif f"{above}{key}" != "network.head":
+            yield f"{above}{key} = {value}"
 
 
 def _is_figure_4(spec: dict[str, Any]) -> bool:

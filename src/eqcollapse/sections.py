@@ -190,7 +190,7 @@ class Experiment(Section):
     splits: Annotated[list[str], Field(min_length=1)]
     models: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Natural], Field(min_length=1)]
-    report: Literal["a", "b", "none"]
+    report: Literal["a", "b", "selection", "none"]
 
 
 class UnconstrainedFeatures(Section):

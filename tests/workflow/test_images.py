@@ -14,7 +14,8 @@ MIRROR = ROOT.parent / "shared" / "data"
 TINY = {
     "datasets": {"mnist": {"per_class": 20}, "cifar10-jpeg": {"per_class": 20}},
     "train": {"epochs": 1, "schedule": {"warmup": 0}},
-    "experiments": {"a": {"splits": ["balanced"]}},
+    "models": {"mse": {"train": {"epochs": 1}}, "ce": {"train": {"epochs": 1}}},
+    "experiments": {"a": {"splits": ["balanced"], "seeds": [0]}, "b": {"datasets": ["mnist"]}},
 }
 
 

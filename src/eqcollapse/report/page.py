@@ -26,6 +26,7 @@ CAPTIONS = {
     r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
     r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance, mean ± 95 % interval. "
     "Differences are paired by seed.",
+    r"selection": "Models by their accuracy on the validation share of the training set. Not in the paper.",
     r"theory": "Minima reached by gradient descent against closed forms.",
 }
 """Captions by what follows the experiment's name; the first pattern that fits a whole name counts."""

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from eqcollapse.atomic import write_text
-from eqcollapse.report import accuracy, theory
+from eqcollapse.report import accuracy, selection, theory
 
 
 def write_table(spec: dict, inputs: list[str], outputs: list[str]) -> None:
@@ -26,7 +26,7 @@ def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, 
     return numbers, shown, ""
 
 
-KINDS = {"accuracy": accuracy.table, "theory": _theory}
+KINDS = {"accuracy": accuracy.table, "selection": selection.table, "theory": _theory}
 
 
 def _markdown(shown: pd.DataFrame) -> str:

@@ -64,7 +64,8 @@ def _prepare_torch(device: str, threads: int) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise EqcollapseError("device: cuda is asked for, but torch sees no GPU: set device to auto or cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports the compiler besides: two seconds a cell.
+    torch.set_deterministic_debug_mode("error")
     torch.set_num_threads(threads)
     return torch.device(device)
 
