@@ -64,6 +64,7 @@ def test_there_and_back_again(folder, content):
 
 
 def test_a_dropped_seed_leaves_results(folder, content):
+    content["experiments"]["b"]["seeds"] = [0]
     content["experiments"]["a"]["seeds"] = [0, 1]
     build(plan(content))
     content["experiments"]["a"]["seeds"] = [0]

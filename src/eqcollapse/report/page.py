@@ -43,6 +43,7 @@ figcaption, caption { color: #444; font-size: 0.9rem; text-align: left; padding:
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.7rem 0.25rem 0; text-align: left; vertical-align: top; }
 td:first-child { min-width: 10rem; }
+summary { font-weight: bold; padding: 0.2rem 0; cursor: pointer; }
 .warning { border-left: 0.3rem solid #d55e00; padding-left: 0.8rem; }
 .supported { color: #00664a; } .contradicted { color: #a33c00; } .undecided { color: #555; }
 """
@@ -61,7 +62,7 @@ def write_page(spec: dict, inputs: list[str], outputs: list[str]) -> None:
         + "".join(f'<a href="#{name.lower()}">{name}</a>' for name in ("Claims", "Solver", "Tables", "Figures", "DAG"))
         + "</nav>",
         '<h2 id="claims">Claims</h2>',
-        from_markdown(Path(claims).read_text(encoding="utf-8")),
+        folded(Path(claims).read_text(encoding="utf-8")),
         '<h2 id="solver">Solver of the DEQs</h2>',
         solver_summary(read(accuracy)),
         '<h2 id="tables">Tables</h2>',
@@ -72,6 +73,16 @@ def write_page(spec: dict, inputs: list[str], outputs: list[str]) -> None:
         dag(spec["jobs"]),
     ]
     write_text(outputs[0], _document("\n".join(parts)))
+
+
+def folded(claims: str) -> str:
+    """Return claims.md as HTML: the verdicts, and each claim's numbers to be unfolded."""
+    verdicts, *details = claims.split("\n## ")
+    parts = [from_markdown(verdicts)]
+    for detail in details:
+        title, _, text = detail.partition("\n")
+        parts.append(f"<details><summary>{_inline(title)}</summary>\n{from_markdown(text)}\n</details>")
+    return "\n".join(parts)
 
 
 def from_markdown(text: str) -> str:
