@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.theory import Problem, optimum
@@ -220,9 +221,14 @@ def test_three_relu_layers_go_below_full_collapse_from_eleven_classes_on():
         slopes = [V.T @ to_A, to_A @ H.T, to_B @ A.T, error @ B.T]
         return K / 2 * (error**2).sum() + 0.0015 * x @ x, np.concatenate([s.ravel() for s in slopes]) + 0.003 * x
 
-    rng = np.random.default_rng(16)
-    start = np.concatenate([0.3 * rng.standard_normal(a * b) / np.sqrt(d / 4) for a, b in shapes])
-    end = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 6000})
+    # The descents end in many places, and where one ends hangs on the last digits: the lowest of some is what counts.
+    def descent(seed):
+        rng = np.random.default_rng(seed)
+        start = np.concatenate([0.3 * rng.standard_normal(a * b) / np.sqrt(d / 4) for a, b in shapes])
+        return minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 6000})
+
+    with threadpool_limits(1):  # small matrices: more threads take ten times as long
+        end = min((descent(seed) for seed in range(20)), key=lambda each: each.fun)
     assert end.fun < 0.985 * optimum(case).loss
     H, V, W, _ = unpack(end.x)
     B = np.maximum(W @ np.maximum(V @ H, 0), 0)
