@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
         command.add_argument("--code", help="the digest of the stage's code when the job was planned")
         command.add_argument("--spec", required=True, type=_json, help="the resolved settings, as JSON")
-        command.add_argument("--inputs", nargs="*", default=[], metavar="FILE")
+        command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
         command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
     commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
     commands.choices["data"].add_argument("--mirror", help="a folder or URL to look at before the canonical source")
@@ -109,13 +109,15 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
+    if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
+        options.inputs = sys.stdin.read().splitlines()
     _, runner = RUNNERS[stage]
     run = runner(options) or {}
     write_record(
         record_path(tuple(options.outputs)),
         stage=stage,
         digest=options.digest,
-        command=["python", "-m", "eqcollapse", *_recorded(arguments)],
+        command=["python", "-m", "eqcollapse", *_recorded(arguments, options.inputs)],
         spec=options.spec,
         inputs=options.inputs,
         outputs=options.outputs,
@@ -124,12 +126,13 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
     )
 
 
-def _recorded(arguments: list[str]) -> list[str]:
+def _recorded(arguments: list[str], inputs: list[str]) -> list[str]:
+    """Return what a record keeps of the command line: nothing that says where, and the inputs however they came."""
     kept, skip = [], False
     for argument in arguments:
         skip, skipped = argument in UNRECORDED, skip
         if not (skip or skipped or argument.startswith(tuple(f"{option}=" for option in UNRECORDED))):
-            kept.append(argument)
+            kept += inputs if argument == "-" else [argument]
     return kept
 
 

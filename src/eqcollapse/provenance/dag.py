@@ -91,14 +91,18 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 def recorded(words: list[str]) -> tuple[str, ...]:
-    """Return what a record keeps of a rule's shell command: no environment, no redirection, nothing that says where."""
+    """Return what a record keeps of a rule's shell command: no environment, no redirection, nothing that says where.
+
+    What `printf FORMAT` hands to its standard input counts as given in the place of `-`.
+    """
+    piped = words[2 : words.index("|")] if "|" in words else []
     words = words[words.index("python") :] if "python" in words else words
     words = words[: words.index(">")] if ">" in words else words
     kept, skip = [], False
     for word in words:
         skip, skipped = word in UNRECORDED, skip
         if not (skip or skipped):
-            kept.append(word)
+            kept += piped if word == "-" else [word]
     return tuple(kept)
 
 

@@ -18,6 +18,8 @@ from eqcollapse.provenance.reading import Record, is_record, read, record_paths,
 from eqcollapse.provenance.staleness import differences
 from eqcollapse.study import Study, snapshot_epochs
 
+LONGEST = 100_000
+"""Characters of a command line that any Linux takes."""
 _SECTIONS = ("network", "equilibrium", "train", "snapshots")
 
 
@@ -76,7 +78,7 @@ class Chain:
         return "\n".join([*lines, *(self._command(record) for record in jobs)])
 
     def _command(self, record: Record) -> str:
-        words = [shlex.quote(word) for word in record.content["command"]]
+        words = _typed(record)
         stage, device = record.content["stage"], record.content["run"].get("device")
         if stage == "train" and device:
             words.append(f"--device {'cpu' if device == 'cpu' else 'cuda'}")
@@ -147,6 +149,16 @@ class _Defaults:
         chosen = base["snapshots"]
         chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
         return base
+
+
+def _typed(record: Record) -> list[str]:
+    """Return the words of the recorded command for a shell; what no command line can hold comes by a pipe."""
+    words = [shlex.quote(word) for word in record.content["command"]]
+    names = [shlex.quote(path) for path in record.inputs]
+    if len(" ".join(words)) < LONGEST:
+        return words
+    before, after = words[: words.index("--inputs") + 1], words[words.index("--outputs") :]
+    return ["printf '%s\\n'", *names, "|", *before, "-", *after]
 
 
 def _parsed(text: bytes) -> Params | None:

@@ -1,0 +1,73 @@
+"""A job's command line in its record, in Snakemake's plan and in what `explain` prints: one and the same."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eqcollapse import __main__
+from eqcollapse.provenance.dag import recorded
+from eqcollapse.provenance.explain import _typed
+from eqcollapse.provenance.reading import Record
+
+
+def record(inputs: list[str]) -> Record:
+    """Return the part of a record that a command is printed from."""
+    words = ["python", "-m", "eqcollapse", "collapse", "--spec", '{"a": "b c"}', "--inputs", *inputs]
+    return Record("r", {"command": [*words, "--outputs", "o"], "inputs": [{"path": path} for path in inputs]})
+
+
+def run(folder: Path, words: list[str]) -> str:
+    """Run words by a shell in which `python` says what it was given."""
+    folder.mkdir(exist_ok=True)
+    (folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\ncase " $* " in *" - "*) echo piped; cat;; esac\n')
+    (folder / "python").chmod(0o755)
+    (folder / "script").write_text(" ".join(words))
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    answer = subprocess.run(["sh", folder / "script"], env={"PATH": path}, capture_output=True, text=True, check=True)
+    return answer.stdout
+
+
+def test_a_short_command_is_typed_as_recorded(tmp_path):
+    known = record(["a b", "c"])
+    assert run(tmp_path / "bin", _typed(known)).splitlines() == known.content["command"][1:]
+
+
+def test_the_names_of_many_cells_come_by_a_pipe(tmp_path):
+    inputs = [f"results/runs/d/balanced/m/seed-{seed}@0123456789/history.csv" for seed in range(40_000)]
+    known = record(inputs)
+    said, _, piped = run(tmp_path / "bin", _typed(known)).partition("piped\n")
+    assert piped.splitlines() == inputs
+    assert said.splitlines()[:3] == ["-m", "eqcollapse", "collapse"]
+    assert said.splitlines()[-4:] == ["--inputs", "-", "--outputs", "o"]
+
+
+def test_a_planned_command_counts_what_is_piped_as_given():
+    words = "printf '%s\\n' a b | PYTHONPATH=src python -m eqcollapse collapse --inputs - --outputs o > log 2>&1"
+    known = "python -m eqcollapse collapse --inputs a b --outputs o"
+    assert recorded(shlex.split(words)) == tuple(shlex.split(known))
+
+
+@pytest.mark.parametrize(("words", "typed"), [(["a.csv", "b.csv"], ""), (["-"], "a.csv\nb.csv\n")])
+def test_inputs_by_standard_input_are_recorded_as_those_on_the_command_line(tmp_path, monkeypatch, words, typed):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("a")
+    Path("b.csv").write_text("b")
+    seen = []
+
+    def runner(options):
+        seen.extend(options.inputs)
+        Path(options.outputs[0]).write_text("made")
+
+    monkeypatch.setitem(__main__.RUNNERS, "splits", ("", runner))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    start = ["splits", "--digest", "0123456789", "--spec", "{}", "--inputs"]
+    assert __main__.main([*start, *words, "--outputs", "o.csv"]) == 0
+    written = json.loads(Path("o.csv.provenance.json").read_text())
+    assert seen == [source["path"] for source in written["inputs"]] == ["a.csv", "b.csv"]
+    assert written["command"][3:] == [*start, "a.csv", "b.csv", "--outputs", "o.csv"]
