@@ -45,7 +45,7 @@ class Project:
 
     def planned(self, *words: str) -> dict[str, int]:
         """Return how many jobs of each rule a dry run plans."""
-        said = self.snakemake("--dry-run", "--quiet", "rules", *words)
+        said = self.snakemake(*words, "--dry-run", "--quiet", "rules")
         counts = {}
         for line in said.partition("Reasons:")[0].splitlines():
             name, _, number = line.partition(" ")

@@ -60,6 +60,32 @@ def test_a_run_in_the_image_leaves_nothing_in_the_work_folder_that_git_does_not_
     assert not contained.run("git", "status", "--porcelain").stdout
 
 
+def test_bare_and_contained_runs_find_nothing_to_do_after_each_other(bare, contained, tmp_path):
+    assert contained.planned() == {}
+    shutil.copytree(bare.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    sites.give_image(project)
+    assert project.planned("--use-singularity") == {}
+    project.edit({"train": {"lr": 0.02}, "experiments": {"a": {"models": ["explicit"]}}})
+    project.snakemake("--use-singularity", "train")
+    images = {bool(record["environment"]["image"]) for record in sites.records(project).values()}
+    assert images == {False, True}  # the splits were made outside it, the cell inside
+    assert project.planned("train") == {}
+
+
+def test_source_edited_under_a_contained_run_stops_it_with_one_line_or_does_not_touch_it(contained, tmp_path):
+    shutil.copytree(contained.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    project.edit({"train": {"lr": 0.02}})
+    source = project.folder / "src/eqcollapse/training/schedule.py"
+    process = sites.start(project, "--cores", "1", "--use-singularity", "train")
+    sites.wait_for("the first cell", lambda: "rule cell:" in (tmp_path / "said.txt").read_text())
+    source.write_text(source.read_text() + "\nNEW = 1\n")
+    assert process.wait() != 0  # the second of two cells starts after the edit, at the latest
+    assert "the source of stage train changed after" in (tmp_path / "said.txt").read_text()
+    assert project.planned("train")["cell"] == 2
+
+
 def test_a_missing_image_is_one_line_that_says_make_image(tmp_path):
     project = cloned(tmp_path / "project")
     answer = project.run("snakemake", "--cores", "all", "--use-singularity", check=False)

@@ -72,6 +72,19 @@ def test_in_the_image_too_and_the_records_say_so(local, tmp_path):
     assert {record["environment"]["image"]["sha256"] for record in sites.records(project).values()} == {stated}
 
 
+def test_settings_edited_under_way_are_the_next_runs(tmp_path, local):
+    project = local.clone(tmp_path / "project")
+    project.edit({"experiments": {"a": {"models": ["explicit"]}}})
+    project.snakemake("splits")
+    process = sites.start(project, "train", *PROFILE, *SMALL)
+    sites.wait_for("a job", lambda: jobs("R,PD"))
+    project.edit({"train": {"lr": 0.02}})  # the job parses the Snakefile again on its node
+    assert process.wait() == 0, (tmp_path / "said.txt").read_text()
+    planned = {name: content for name, content in outcome(local).items() if "/explicit/" in name}
+    assert outcome(project) == planned
+    assert project.planned("train")["cell"] == 1
+
+
 def test_a_job_over_its_memory_gets_more(tmp_path, local):
     project = local.clone(tmp_path / "project")
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})

@@ -36,14 +36,17 @@ def test_an_experiment_in_the_workspace_is_compared_and_taken_back(study):
     assert study.planned() == {}
 
 
-def test_the_queue_trains_in_folders_of_its_own(study):
+def test_a_folder_of_its_own_and_the_queue_leave_the_workspace_alone(study):
     before = study.files()
+    study.dvc("exp", "run", "--temp", "--name", "aside", "-S", "train.lr=0.01")
     study.dvc("exp", "run", "--queue", "--name", "queued", "-S", "train.lr=0.02")
     study.dvc("exp", "run", "--run-all", "--jobs", "1")
     assert study.files() == before
     assert study.planned() == {}
-    shown = values(study, "exp", "show")
-    assert "queued" in json.dumps(shown)
+    shown = json.dumps(values(study, "exp", "show"))
+    assert "queued" in shown
+    assert "aside" in shown
+    assert values(study, "exp", "diff", "aside", "queued")["params"]["params.yaml"]["train.lr"]["new"] == 0.02
     study.dvc("exp", "apply", "queued")
     assert study.planned() == {}
     assert "up to date" in study.dvc("status")

@@ -118,12 +118,20 @@ def test_the_look_of_figures_draws_figures_only(study):
 
 
 @pytest.mark.parametrize("words", [("repro",), ("commit", "-f")])
-def test_snakemake_first_then_dvc(study, words):
+def test_snakemake_there_and_back_and_dvc_only_looks(study, words):
+    first, before = lock(study), study.files()
     study.edit({"train": {"lr": 0.02}})
     assert ran(study.snakemake())["cell"] == 2
     files = study.files()
     assert "cell" not in ran(study.dvc(*words))
     assert study.files() == files
+    assert is_clean(study)
+
+    study.edit({"train": {"lr": 0.05}})
+    assert ran(study.snakemake()) == {}
+    assert study.files() == before
+    assert ran(study.dvc(*words)) == {}
+    assert lock(study) == first
     assert is_clean(study)
 
 
