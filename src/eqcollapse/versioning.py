@@ -80,6 +80,7 @@ def stages(content: Mapping[str, Any]) -> list[Stage]:
 def faults(study: Study, versioned: list[Stage], moves: Mapping[str, set[str]]) -> list[str]:
     """Return where dvc.yaml is not the truth, a line each; `moves` is what `moved` found."""
     lines = [f"dvc.yaml: there is no stage {name}" for name in _missing_stages(versioned)]
+    lines += [f"dvc.yaml: no stage has params.yaml's {key} under its params" for key in _unwatched(versioned, moves)]
     lines += _output_faults(study, versioned)
     for stage in versioned:
         lines += _dep_faults(study, stage, versioned)
@@ -90,6 +91,12 @@ def faults(study: Study, versioned: list[Stage], moves: Mapping[str, set[str]]) 
 def _missing_stages(versioned: list[Stage]) -> list[str]:
     kinds = {kind for stage in versioned for kind in stage.kinds}
     return [kind for kind in STAGES if kind not in kinds]
+
+
+def _unwatched(versioned: list[Stage], moves: Mapping[str, set[str]]) -> list[str]:
+    """Return the keys of which DVC would take any value: not even a stage that watches the whole file has them."""
+    watched = {param for stage in versioned for param in stage.params}
+    return [] if "params.yaml" in watched else [key for key in moves if not _covered(key, watched, ".")]
 
 
 def _output_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:

@@ -140,6 +140,8 @@ def test_snakemake_there_and_back_and_dvc_only_looks(study, words):
     [
         ({"train": {"lr": -1}}, "params.yaml: train.lr: -1 is not allowed: must be greater than 0"),
         ({"train": {"lrr": 1}}, "params.yaml: train.lrr: is not a key"),
+        ({"device": "gpu"}, "params.yaml: device: 'gpu' is not allowed"),
+        ({"sweep": 1}, "params.yaml: sweep: is not a key"),
         (
             {"experiments": {"a": {"models": ["nope"]}}},
             "params.yaml: experiments.a.models: 'nope' is not one of models",
@@ -152,7 +154,7 @@ def test_a_bad_value_says_the_same_line_through_dvc(study, change, words):
     answer = study.run("dvc", "repro", check=False)
     said = answer.stdout + answer.stderr
     assert answer.returncode != 0
-    assert [line for line in said.splitlines() if line.startswith(words)]
+    assert [line for line in said.splitlines() if line.removeprefix("eqcollapse check: ").startswith(words)]
     assert "Traceback" not in said
     assert lock(study) == first
     assert study.files() == before
@@ -191,4 +193,4 @@ def test_every_output_of_the_dag_is_of_the_study_and_of_a_stage(versioned):
     outputs = {line.split("\t")[0] for line in lines if line.startswith(("results/", "resources/"))}
     assert outputs == set(versioned.files())
     outs = [line.split()[0] for line in versioned.dvc("stage", "list", "--all").splitlines()]
-    assert sorted(outs) == ["collapse", "data", "report", "splits", "theory", "train"]
+    assert sorted(outs) == ["collapse", "data", "report", "settings", "splits", "theory", "train"]

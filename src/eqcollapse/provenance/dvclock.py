@@ -114,7 +114,8 @@ def _check_stage(name: str, locked: Mapping, stage: Mapping, hashes: Hashes, con
             if now != pinned:
                 yield _finding(f"{name}: {part}: {path}", f"md5 {now}" if now else "no such path", f"md5 {pinned}")
     params = locked.get("params", {}).get("params.yaml", {})
-    wanted = {key for key in stage.get("params", []) if isinstance(key, str)}
+    entries = stage.get("params", [])
+    wanted = {key for entry in entries for key in ([entry] if isinstance(entry, str) else config)}  # a file: all of it
     yield from _unlisted(f"{name}: params", wanted, set(params))
     for key in sorted(wanted & set(params)):
         now = _leaf(config, key)
