@@ -13,14 +13,6 @@ pytestmark = pytest.mark.container
 
 
 @pytest.fixture(scope="session")
-def bare(tmp_path_factory) -> Project:
-    """A study that was run without the image."""
-    project = sites.tiny(tmp_path_factory.mktemp("bare") / "project")
-    project.snakemake()
-    return project
-
-
-@pytest.fixture(scope="session")
 def contained(bare, tmp_path_factory) -> Project:
     """The same commit, run in the image."""
     project = bare.clone(tmp_path_factory.mktemp("contained") / "project")
@@ -66,6 +58,13 @@ def test_bare_and_contained_runs_find_nothing_to_do_after_each_other(bare, conta
     project = Project(tmp_path / "project")
     sites.give_image(project)
     assert project.planned("--use-singularity") == {}
+
+
+@pytest.mark.slow
+def test_records_say_which_job_was_made_in_the_image(bare, tmp_path):
+    shutil.copytree(bare.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    sites.give_image(project)
     project.edit({"train": {"lr": 0.02}, "experiments": {"a": {"models": ["explicit"]}}})
     project.snakemake("--use-singularity", "train")
     images = {bool(record["environment"]["image"]) for record in sites.records(project).values()}
@@ -73,6 +72,7 @@ def test_bare_and_contained_runs_find_nothing_to_do_after_each_other(bare, conta
     assert project.planned("train") == {}
 
 
+@pytest.mark.slow
 def test_source_edited_under_a_contained_run_stops_it_with_one_line_or_does_not_touch_it(contained, tmp_path):
     shutil.copytree(contained.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")

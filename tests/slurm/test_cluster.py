@@ -18,14 +18,6 @@ LONG = 30
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory) -> Project:
-    """A study that was run on this machine."""
-    project = sites.tiny(tmp_path_factory.mktemp("local") / "project")
-    project.snakemake()
-    return project
-
-
-@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Project:
     """A longer cell that was trained on this machine, in one go."""
     project = sites.tiny(tmp_path_factory.mktemp("undisturbed") / "project", models=("deq",), epochs=LONG)
@@ -54,47 +46,50 @@ def trained_epochs(project: Project) -> list[int]:
     return [project.files("results/runs")[name].count(b"\n") - 1 for name in histories]
 
 
-def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(local, tmp_path):
-    project = local.clone(tmp_path / "project")
+def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(bare, tmp_path):
+    project = bare.clone(tmp_path / "project")
     project.run("snakemake", *PROFILE)
-    assert project.files() == local.files()  # records too: they say nothing of where
+    assert project.files() == bare.files()  # records too: they say nothing of where
     assert project.planned() == {}
 
 
-def test_in_the_image_too_and_the_records_say_so(local, tmp_path):
-    project = local.clone(tmp_path / "project")
+def test_in_the_image_too_and_the_records_say_so(bare, tmp_path):
+    project = bare.clone(tmp_path / "project")
     sites.give_image(project)
     project.run("snakemake", "train", *PROFILE, "--use-singularity")
     done = sites.results(project)
-    assert done == {name: content for name, content in sites.results(local).items() if name in done}
+    assert done == {name: content for name, content in sites.results(bare).items() if name in done}
     assert trained_epochs(project) == [2, 2]
     stated = (project.folder / "containers/eqcollapse.sif.sha256").read_text().split()[0]
     assert {record["environment"]["image"]["sha256"] for record in sites.records(project).values()} == {stated}
 
 
-def test_settings_edited_under_way_are_the_next_runs(tmp_path, local):
-    project = local.clone(tmp_path / "project")
+@pytest.mark.slow
+def test_settings_edited_under_way_are_the_next_runs(tmp_path, bare):
+    project = bare.clone(tmp_path / "project")
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})
     project.snakemake("splits")
     process = sites.start(project, "train", *PROFILE, *SMALL)
     sites.wait_for("a job", lambda: jobs("R,PD"))
     project.edit({"train": {"lr": 0.02}})  # the job parses the Snakefile again on its node
     assert process.wait() == 0, (tmp_path / "said.txt").read_text()
-    planned = {name: content for name, content in outcome(local).items() if "/explicit/" in name}
+    planned = {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
     assert outcome(project) == planned
     assert project.planned("train")["cell"] == 1
 
 
-def test_a_job_over_its_memory_gets_more(tmp_path, local):
-    project = local.clone(tmp_path / "project")
+@pytest.mark.slow
+def test_a_job_over_its_memory_gets_more(tmp_path, bare):
+    project = bare.clone(tmp_path / "project")
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})
     project.snakemake("splits")
     answer = project.run("snakemake", "train", *PROFILE, "--set-resources", "cell:mem_mb=350 * attempt ** 3")
     assert "OUT_OF_MEMORY" in answer.stderr or "FAILED" in answer.stderr
     assert trained_epochs(project) == [2]
-    assert outcome(project) == {name: content for name, content in outcome(local).items() if "/explicit/" in name}
+    assert outcome(project) == {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
 
 
+@pytest.mark.slow
 def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
     project = sites.tiny(tmp_path / "project", models=("deq",), epochs=100 * LONG)
     project.snakemake("splits")
@@ -107,6 +102,7 @@ def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
     assert len(checkpoints(project)) == 1
 
 
+@pytest.mark.slow
 def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_path, undisturbed):
     project = undisturbed.clone(tmp_path / "project")
     project.snakemake("splits")
