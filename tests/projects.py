@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,12 @@ class Project:
                 if path.is_file():
                     found[str(path.relative_to(self.folder))] = path.read_bytes()
         return found
+
+
+def children_seconds() -> float:
+    """Processor seconds of the commands run so far: unlike wall time, the same beside other work."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def ran(said: str) -> dict[str, int]:

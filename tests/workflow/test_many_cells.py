@@ -9,7 +9,7 @@ import yaml
 
 from eqcollapse.params import parse
 from eqcollapse.study import COLLAPSE, Study
-from projects import Project
+from projects import Project, children_seconds
 
 pytestmark = pytest.mark.workflow
 
@@ -29,6 +29,13 @@ def with_cells(project: Project, cells: int) -> Study:
                 (project.folder / folder).mkdir(exist_ok=True)
                 os.link(trained / name, project.folder / file)
     return study
+
+
+def test_a_thousand_cells_are_planned_in_fifteen_seconds(study):
+    study.edit({"experiments": {"a": {"seeds": list(range(500))}}})
+    start = children_seconds()
+    assert study.planned()["cell"] == 998
+    assert children_seconds() - start < 15
 
 
 @pytest.mark.parametrize("cells", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
