@@ -1,5 +1,7 @@
 """profiles/slurm on a real Slurm: the same bytes as a local run, and what faults come to."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,18 +66,48 @@ def test_in_the_image_too_and_the_records_say_so(bare, tmp_path):
     assert {record["environment"]["image"]["sha256"] for record in sites.records(project).values()} == {stated}
 
 
-@pytest.mark.slow
-def test_settings_edited_under_way_are_the_next_runs(tmp_path, bare):
+@pytest.fixture
+def waiting(tmp_path, bare) -> Iterator[tuple[Project, subprocess.Popen]]:
+    """A run whose job waits in the queue, on nodes that start nothing until `resume`."""
     project = bare.clone(tmp_path / "project")
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})
     project.snakemake("splits")
-    process = sites.start(project, "train", *PROFILE, *SMALL)
-    sites.wait_for("a job", lambda: jobs("R,PD"))
+    sites.slurm("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=test")
+    process = sites.start(project, "train", *PROFILE, *SMALL, "--retries", "0")
+    try:
+        sites.wait_for("a job that waits", lambda: jobs("PD"))
+        yield project, process
+    finally:
+        resume()
+        process.wait(timeout=300)
+
+
+def resume() -> None:
+    """Let both nodes start jobs."""
+    for node in ("n1", "n2"):
+        if "DRAIN" in sites.slurm("scontrol", "show", "node", node):
+            sites.slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+
+@pytest.mark.slow
+def test_settings_edited_under_way_are_the_next_runs(waiting, tmp_path, bare):
+    project, process = waiting
     project.edit({"train": {"lr": 0.02}})  # the job parses the Snakefile again on its node
-    assert process.wait() == 0, (tmp_path / "said.txt").read_text()
-    planned = {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
-    assert outcome(project) == planned
+    resume()
+    assert process.wait(timeout=300) == 0, (tmp_path / "said.txt").read_text()
+    assert outcome(project) == {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
     assert project.planned("train")["cell"] == 1
+
+
+@pytest.mark.slow
+def test_source_edited_under_way_stops_the_job_with_one_line(waiting, tmp_path):
+    project, process = waiting
+    source = project.folder / "src/eqcollapse/training/schedule.py"
+    source.write_text(source.read_text() + "\nNEW = 1\n")
+    resume()
+    assert process.wait(timeout=300) != 0
+    assert "the source of stage train changed after" in (tmp_path / "said.txt").read_text()
+    assert not project.files("results/runs")
 
 
 @pytest.mark.slow
