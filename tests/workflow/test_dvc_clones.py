@@ -120,9 +120,9 @@ def test_a_missing_remote_is_no_riddle(versioned, tmp_path):
 def bucket(tmp_path):
     """A bucket on a local S3 server."""
     server = shutil.which("moto_server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    pytest.importorskip("dvc_s3")
+    pytest.importorskip("dvc_s3", reason="there is no dvc[s3]")
     if not server:
-        pytest.skip("there is no moto_server: install moto[server] and dvc-s3")
+        pytest.skip("there is no moto[server]")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
