@@ -9,7 +9,9 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
-from eqcollapse.planning import plan
+from eqcollapse.planning import look_at, plan
+
+look_at("params.yaml")
 
 
 configfile: "params.yaml"

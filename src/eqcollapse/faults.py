@@ -1,9 +1,15 @@
 """What pydantic finds wrong in params.yaml, as lines for people: key, value, and what is allowed."""
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
+
+_SHORT = reprlib.Repr()
+"""Bounded: a list of billions, or one that holds itself, is not written out to be cut to 60 characters."""
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 12
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 
 KINDS = ("ufm", "layer-peeled")
 """Tags of a union, which pydantic puts into the path of a fault: they are no keys."""
@@ -23,7 +29,7 @@ def lines(error: ValidationError, prefix: str = "") -> Iterator[str]:
 
 def shown(value: Any) -> str:
     """Return `value` as it stands in a message, cut to 60 characters."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
+from eqcollapse import settings
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.faults import lines, shown
 from eqcollapse.sections import (
@@ -27,6 +27,9 @@ from eqcollapse.sections import (
     Theory,
     Train,
 )
+
+MOST_CELLS = 20_000
+"""Of one experiment; Snakemake plans some hundred jobs a second."""
 
 
 class Params(Section):
@@ -65,22 +68,13 @@ def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
 
     Raises `EqcollapseError` with a line for each fault.
     """
-    content = _read(path)
+    content = settings.read(path)
     for overlay in overlays:
-        change = _read(overlay)
+        change = settings.read(overlay)
         if not isinstance(change, Mapping):
             raise EqcollapseError(f"{overlay}: must be a mapping of sections, but holds {shown(change)}")
         content = _merged(content, change)
     return parse(content, " with ".join(str(name) for name in (path, *overlays)))
-
-
-def _read(path: str | Path) -> Any:
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EqcollapseError(f"{path}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise EqcollapseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 
 
 def parse(content: Any, name: str = "params.yaml") -> Params:
@@ -115,6 +109,7 @@ def _faults(params: Params):
         yield from _model_faults(params, name)
     for name, experiment in params.experiments.items():
         yield from _experiment_faults(params, name, experiment)
+    yield from _size_faults(params)
 
 
 def _repeats(params: Params):
@@ -143,6 +138,17 @@ def _theory_faults(params: Params):
         peeled = all(params.theory[one].kind == "layer-peeled" for one in (name, other))
         if other != name and not peeled:
             yield f"theory.{name}.figure: {chosen.figure!r} is also the figure of {other}: give it a name of its own"
+
+
+def _size_faults(params: Params):
+    """Refuse a grid that would fill the memory before Snakemake has planned it."""
+    for name, experiment in params.experiments.items():
+        named = [params.datasets[dataset] for dataset in experiment.datasets if dataset in params.datasets]
+        grid = max((len(dataset.majority or params.splits.majority) for dataset in named), default=0)
+        splits = sum(grid * len(params.splits.ratios) if split == "imbalanced" else 1 for split in experiment.splits)
+        cells = len(experiment.datasets) * splits * len(experiment.models) * len(experiment.seeds)
+        if cells > MOST_CELLS:
+            yield f"experiments.{name}: {cells} cells are not allowed: at most {MOST_CELLS}"
 
 
 def _model_faults(params: Params, name: str):

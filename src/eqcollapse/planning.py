@@ -11,9 +11,9 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from eqcollapse import cluster, container, running
+from eqcollapse import cluster, container, running, settings
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import parse
@@ -22,6 +22,16 @@ from eqcollapse.sweep import ATTIC, pending
 
 PLAN = "EQCOLLAPSE_PLAN"
 """The environment variable that names the frozen plan of a run."""
+
+
+def look_at(file: str) -> None:
+    """Check the text of a params file before Snakemake reads it, which a hostile one would keep busy for ever."""
+    if not os.path.exists(file):
+        return  # which Snakemake says
+    try:
+        settings.read(file)
+    except EqcollapseError as error:
+        _stop(error)
 
 
 def plan(
@@ -38,11 +48,19 @@ def plan(
     try:
         if "APPTAINER" in {method.name for method in deployment}:
             container.announce()
-        return _planned(config, _named(files)) if is_main_process else _frozen(config)
+        if not is_main_process:
+            return _frozen(config)
+        for file in files:
+            settings.read(file)
+        return _planned(config, _named(files))
     except EqcollapseError as error:
-        print(error, file=sys.stderr, flush=True)
-        # Snakemake answers an exception with a traceback through its own code, which helps nobody here.
-        os._exit(1)
+        _stop(error)
+
+
+def _stop(error: EqcollapseError) -> NoReturn:
+    print(error, file=sys.stderr, flush=True)
+    # Snakemake answers an exception with a traceback through its own code, which helps nobody here.
+    os._exit(1)
 
 
 def _named(files: Collection[str]) -> str:

@@ -25,9 +25,16 @@ def _number(value: Any) -> Any:
         raise ValueError("must be a number")
     if isinstance(value, str) and _YAML_1_2_NUMBER.match(value):
         value = float(value)
-    if isinstance(value, int | float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not _finite(value):
         raise ValueError("must be finite")
     return value
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
@@ -178,7 +185,7 @@ class Snapshots(Section):
     """When and where the features are measured."""
 
     epochs: Literal["log"] | Annotated[list[Count], Field(min_length=1)]
-    count: Count
+    count: Annotated[int, Field(strict=True, ge=1, le=10**5)]
     layers: Literal["features", "stages"]
     features_per_class: Natural
 

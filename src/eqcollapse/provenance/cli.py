@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from eqcollapse import settings
 from eqcollapse.errors import EqcollapseError
 
 
@@ -41,19 +40,14 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that the options name, merged as Snakemake merges them."""
     if options.config is not None:
         return options.config
-    settings = _read(options.params)
+    merged = _read(options.params)
     for file in options.configfile:
-        settings = _laid_over(settings, _read(file))
-    return settings
+        merged = _laid_over(merged, _read(file))
+    return merged
 
 
 def _read(file: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError:
-        raise EqcollapseError(f"{file}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EqcollapseError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    content = settings.read(file)
     if not isinstance(content, dict):
         raise EqcollapseError(f"{file}: must be a mapping of sections")
     return content
