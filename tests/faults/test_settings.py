@@ -22,8 +22,8 @@ TEXT = (ROOT / "params.yaml").read_text()
 CONTENT = yaml.safe_load(TEXT)
 VALUES = [
     None, True, False, -1, 0, 1, -0.5, 0.5, 10**9 + 1, 10**30, 10**400, -(2**63), float("inf"), float("nan"), 1e-320,
-    "", " ", "text", "1e", "0x10", "NaN", "1٢", "日本", "a\u202eb", "a" * 1000, "../../etc", "/etc/passwd", "$(id)", "{}",
-    "a\nb", [], [[]], [None], ["text"], [0], [1, 1], list(range(1000)), {}, {"text": 1}, {1: 1}, {None: None},
+    "", " ", "text", "1e", "0x10", "NaN", "1٢", "日本", "a\u202eb", "a" * 1000, "../../etc", "/etc/passwd", "$(id)",
+    "{}", "a\nb", [], [[]], [None], ["text"], [0], [1, 1], list(range(1000)), {}, {"text": 1}, {1: 1}, {None: None},
 ]  # fmt: skip
 LAUGHS = "".join(f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 MAPS = "".join(f"x{n}: &m{n} {{a: *m{n - 1}, b: *m{n - 1}}}\n" for n in range(1, 40))
