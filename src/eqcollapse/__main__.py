@@ -1,7 +1,6 @@
 """The command line: one subcommand a stage, which a rule's `shell:` calls, and a few for people."""
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -10,13 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse import specs
+from eqcollapse.errors import EqcollapseError, machines_fault
 from eqcollapse.source import code_digest
-from eqcollapse.study import STAGES, record_path
+from eqcollapse.study import ABOUT, STAGES, record_path
 
 Run = Mapping[str, Any]
-UNRECORDED = ("--path", "--mirror", "--device")
-"""Options that say where, not what: they are no part of a record."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     except EqcollapseError as error:
         print(f"eqcollapse {arguments[0]}: {error}", file=sys.stderr)
         return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = machines_fault(error)
+        if line is None:
+            raise
+        print(f"eqcollapse {arguments[0]}: {line}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"eqcollapse {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -44,12 +48,12 @@ def _interrupt(number: int, frame: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eqcollapse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for stage, (about, _) in RUNNERS.items():
-        command = commands.add_parser(stage, help=about)
+    for stage in RUNNERS:
+        command = commands.add_parser(stage, help=ABOUT[stage])
         command.set_defaults(run=_run_stage)
         command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
         command.add_argument("--code", help="the digest of the stage's code when the job was planned")
-        command.add_argument("--spec", required=True, type=_json, help="the resolved settings, as JSON")
+        command.add_argument("--spec", required=True, type=specs.from_json, help="the resolved settings, as JSON")
         command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
         command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
     commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
@@ -89,20 +93,11 @@ def _metrics(arguments: list[str]) -> int:
     return cli.run(parser.parse_args(arguments))
 
 
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("must be a JSON object")
-    return value
-
-
 def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
-    from eqcollapse.provenance.records import write_record
+    from eqcollapse.provenance.records import recorded, write_record
 
     stage = options.command
+    specs.check(stage, options.spec)
     import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
     code = code_digest(STAGES[stage])
     if options.code and options.code != code[: len(options.code)]:
@@ -111,29 +106,18 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
         )
     if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
         options.inputs = sys.stdin.read().splitlines()
-    _, runner = RUNNERS[stage]
-    run = runner(options) or {}
+    run = RUNNERS[stage](options) or {}
     write_record(
         record_path(tuple(options.outputs)),
         stage=stage,
         digest=options.digest,
-        command=["python", "-m", "eqcollapse", *_recorded(arguments, options.inputs)],
+        command=["python", "-m", "eqcollapse", *recorded(arguments, options.inputs)],
         spec=options.spec,
         inputs=options.inputs,
         outputs=options.outputs,
         code=code,
         run=run,
     )
-
-
-def _recorded(arguments: list[str], inputs: list[str]) -> list[str]:
-    """Return what a record keeps of the command line: nothing that says where, and the inputs however they came."""
-    kept, skip = [], False
-    for argument in arguments:
-        skip, skipped = argument in UNRECORDED, skip
-        if not (skip or skipped or argument.startswith(tuple(f"{option}=" for option in UNRECORDED))):
-            kept += inputs if argument == "-" else [argument]
-    return kept
 
 
 def _data(options: argparse.Namespace) -> Run | None:
@@ -238,16 +222,16 @@ def _hash(options: argparse.Namespace, _: list[str]) -> None:
     print(content_sha256(options.path))
 
 
-RUNNERS: dict[str, tuple[str, Callable[[argparse.Namespace], Run | None]]] = {
-    "data": ("fetch, check and convert a data set", _data),
-    "splits": ("choose the training samples of a split", _splits),
-    "train": ("train one cell", _train),
-    "theory": ("run one theory experiment", _theory),
-    "collapse": ("measure collapse and accuracy of all runs", _collapse),
-    "table": ("write a table", _table),
-    "figure": ("draw a figure", _figure),
-    "claims": ("judge the papers' claims", _claims),
-    "page": ("write the page that shows everything", _page),
+RUNNERS: dict[str, Callable[[argparse.Namespace], Run | None]] = {
+    "data": _data,
+    "splits": _splits,
+    "train": _train,
+    "theory": _theory,
+    "collapse": _collapse,
+    "table": _table,
+    "figure": _figure,
+    "claims": _claims,
+    "page": _page,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,24 @@
-"""The one exception that is for people: the command line prints it as one line, without a traceback."""
+"""The one exception that is for people: the command line prints it as one line, without a traceback.
+
+And what a machine has too little of, or does not allow, which is no fault of the program's either.
+"""
+
+import re
 
 
 class EqcollapseError(Exception):
     """A mistake or condition that the user can mend. The message names the key, file or cell, and what to do."""
+
+
+def machines_fault(error: Exception) -> str | None:
+    """Return a line for an error that memory, disk or permissions led to; None for any other."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror}" if error.strerror else None
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        asked = re.search(r"allocate ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", str(error))
+        wanted = f" ({asked[1]} at once)" if asked else ""
+        return (
+            f"more memory is needed than this process may have{wanted}: let it have more (README.md has what the "
+            "presets take), run fewer jobs at a time, or choose a smaller network.width or train.batch_size"
+        )
+    return None

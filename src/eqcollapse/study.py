@@ -32,6 +32,19 @@ STAGES = {
 }
 """The module that runs each kind of job: what it imports is the code that the job's digest covers."""
 
+ABOUT = {
+    "data": "fetch, check and convert a data set",
+    "splits": "choose the training samples of a split",
+    "train": "train one cell",
+    "theory": "run one theory experiment",
+    "collapse": "measure collapse and accuracy of all runs",
+    "table": "write a table",
+    "figure": "draw a figure",
+    "claims": "judge the papers' claims",
+    "page": "write the page that shows everything",
+}
+"""What each kind of job does."""
+
 RUN = "results/runs/{dataset}/{split}/{model}/seed-{seed}@{digest}"
 COLLAPSE = "results/metrics/collapse.csv"
 ACCURACY = "results/metrics/accuracy.csv"

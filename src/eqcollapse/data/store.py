@@ -31,7 +31,7 @@ class Dataset:
 
 def write_dataset(path: str | Path, dataset: Dataset) -> None:
     """Write `dataset` atomically, as bytes that depend on its content alone; EqcollapseError if malformed."""
-    with replacing(path) as temporary:
+    with replacing(path, dataset.images.nbytes) as temporary:
         save_dataset(temporary, dataset)
 
 

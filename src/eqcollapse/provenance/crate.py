@@ -11,7 +11,7 @@ from eqcollapse.params import parse
 from eqcollapse.provenance.commits import date, head
 from eqcollapse.provenance.reading import Record, read_sound
 from eqcollapse.source import ROOT, files
-from eqcollapse.study import STAGES, Job, Study
+from eqcollapse.study import ABOUT, STAGES, Job, Study
 
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 PROFILES = {
@@ -20,10 +20,12 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
+BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 LICENCE = "https://spdx.org/licenses/MIT"
 SOURCE_FILES = ("params.yaml", "README.md", "LICENSE", "CITATION.cff", "dvc.yaml", "dvc.lock", "requirements.lock")
 FORMATS = {
     ".csv": "text/csv",
+    ".html": "text/html",
     ".json": "application/json",
     ".md": "text/markdown",
     ".pdf": "application/pdf",
@@ -33,15 +35,6 @@ FORMATS = {
     ".svg": "image/svg+xml",
     ".tex": "text/x-tex",
     ".yaml": "application/yaml",
-}
-TITLES = {
-    "data": "fetch, check and convert a data set",
-    "splits": "choose the training samples of a split",
-    "train": "train one cell",
-    "theory": "run one theory experiment",
-    "collapse": "measure collapse and accuracy of all runs",
-    "table": "write a table",
-    "figure": "draw a figure",
 }
 
 
@@ -73,6 +66,7 @@ class _Crate:
         self._crate = ROCrate(version="1.1")
         self._jobs = jobs
         self._records = {job.record: read_sound(job.record) for job in jobs}
+        self._ids: dict[str, str] = {}  # by path: the crate's own name for a file quotes the @ of a digest
         self._stages = list(dict.fromkeys(job.stage for job in jobs))
 
     def build(self):
@@ -109,7 +103,7 @@ class _Crate:
             )
         crate.datePublished = when
         crate.root_dataset["version"] = commit
-        crate.root_dataset["author"] = self._authors(citation)
+        crate.root_dataset["author"] = _plain(self._authors(citation))
         for address, name in PROFILES.items():
             entity = self._context(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
             crate.root_dataset.append_to("conformsTo", entity)
@@ -126,7 +120,11 @@ class _Crate:
         workflow["description"] = "Every figure and table of two papers on neural collapse, from data to report"
         workflow["license"] = {"@id": LICENCE}
         workflow["version"] = head()
-        workflow["input"] = [self._parameter("#input-params", "params.yaml", "File")]
+        workflow["encodingFormat"] = "text/plain"
+        workflow["conformsTo"] = self._context(
+            BIOSCHEMAS, "CreativeWork", name="ComputationalWorkflow", version="1.0-RELEASE"
+        )
+        workflow["input"] = self._parameter("#input-params", "params.yaml", "File")
         workflow["output"] = [self._parameter(f"#output-{stage}", f"{stage}s", "File") for stage in ("table", "figure")
                               if stage in self._stages]  # fmt: skip
         return workflow
@@ -142,7 +140,7 @@ class _Crate:
         for stage in self._stages:
             path = _module_path(STAGES[stage])
             properties = {"@type": ["File", "SoftwareSourceCode"], "name": f"python -m eqcollapse {stage}",
-                          "description": TITLES[stage], "programmingLanguage": "Python", **_format(path)}  # fmt: skip
+                          "description": ABOUT[stage], "programmingLanguage": "Python", **_format(path)}  # fmt: skip
             tools[stage] = self._crate.get(path) or self._crate.add_file(path, path, properties=properties)
         parts = {tool.id: tool for tool in tools.values()}
         workflow["hasPart"] = list(parts.values())
@@ -155,32 +153,32 @@ class _Crate:
         for path in [*SOURCE_FILES, *rules, *sorted(code)]:
             if Path(path).is_file() and self._crate.get(path) is None:
                 self._crate.add_file(path, path, properties={"name": path, **_format(path)})
+        self._crate.get("README.md")["about"] = {"@id": "./"}
         self._crate.get("params.yaml")["exampleOfWork"] = {"@id": "#input-params"}
         for job in self._jobs:
             for file, stated in self._records[job.record].outputs.items():
                 self._output(job, file, stated)
             properties = {"name": f"provenance record of {job.path}", "encodingFormat": "application/json"}
-            self._crate.add_file(job.record, job.record, properties=properties)
+            self._ids[job.record] = self._crate.add_file(job.record, job.record, properties=properties).id
 
     def _output(self, job: Job, file: str, stated: Mapping) -> None:
         properties = {"name": file.rpartition("/")[2], "sha256": stated["sha256"], "contentSize": str(stated["bytes"])}
         if job.stage == "data":
-            self._context(
-                f"#{file}", "CreativeWork", description="not packed: made anew from pinned sources", **properties
-            )
+            about = "not packed: made anew from pinned sources"
+            self._ids[file] = self._context(f"#{file}", "CreativeWork", description=about, **properties).id
             return
         properties |= _format(file)
         if job.stage in ("table", "figure"):
             properties["exampleOfWork"] = {"@id": f"#output-{job.stage}"}
-        self._crate.add_file(file, file, properties=properties)
+        self._ids[file] = self._crate.add_file(file, file, properties=properties).id
 
     def _reference(self, file: str) -> dict[str, str]:
-        return {"@id": file if self._crate.get(file) is not None else f"#{file}"}
+        return {"@id": self._ids[file]}
 
     def _steps(self, workflow, tools: Mapping) -> dict[str, Any]:
         steps = {}
         for position, stage in enumerate(self._stages):
-            steps[stage] = self._context(f"#step-{stage}", "HowToStep", name=TITLES[stage], position=str(position),
+            steps[stage] = self._context(f"#step-{stage}", "HowToStep", name=ABOUT[stage], position=str(position),
                                          workExample={"@id": tools[stage].id})  # fmt: skip
         workflow["step"] = list(steps.values())
         return steps
@@ -192,12 +190,12 @@ class _Crate:
             "name": f"{job.stage}: {job.path}",
             "description": " ".join(record.content["command"][:4]),
             "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
-            "subjectOf": {"@id": job.record},
+            "subjectOf": self._reference(job.record),
             **self._container(record),
         }
         objects = [self._reference(file) for file in job.inputs] or [{"@id": "params.yaml"}]
         results = [self._reference(file) for file in job.outputs]
-        return self._crate.add_action(tool, f"#job-{job.path}", objects, results, properties)
+        return self._crate.add_action(tool, f"#job-{job.path}", _plain(objects), _plain(results), properties)
 
     def _container(self, record: Record) -> dict[str, Any]:
         image = record.content["environment"]["image"]
@@ -209,11 +207,11 @@ class _Crate:
 
     def _run_action(self, workflow):
         shown = [file for job in self._jobs if job.stage in ("table", "figure") for file in job.outputs]
-        results = [{"@id": file} for file in shown or [file for job in self._jobs for file in job.outputs]]
+        results = [self._reference(file) for file in shown or [file for job in self._jobs for file in job.outputs]]
         properties = {"name": "The run of the study in params.yaml", "@type": "CreateAction",
                       "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"}}  # fmt: skip
-        action = self._crate.add_action(workflow, "#run", [{"@id": "params.yaml"}], results, properties)
-        self._crate.root_dataset["mentions"] = [action]
+        action = self._crate.add_action(workflow, "#run", {"@id": "params.yaml"}, results, properties)
+        self._crate.root_dataset["mentions"] = action
         return action
 
     def _organise(self, whole, steps: Mapping, runs: Mapping) -> None:
@@ -227,6 +225,11 @@ class _Crate:
                                url="https://snakemake.github.io")  # fmt: skip
         self._context("#organize", "OrganizeAction", name="Snakemake's run", instrument={"@id": engine.id},
                       object=[{"@id": control.id} for control in controls], result={"@id": whole.id})  # fmt: skip
+
+
+def _plain(values: list) -> Any:
+    """Return the one value of a list alone, as RO-Crate asks for; longer lists as they are."""
+    return values[0] if len(values) == 1 else values
 
 
 def _format(path: str) -> dict[str, str]:

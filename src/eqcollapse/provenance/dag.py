@@ -15,8 +15,8 @@ import yaml
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
+from eqcollapse.provenance.records import recorded
 
-UNRECORDED = ("--path", "--mirror", "--device")
 PATIENCE = 600
 
 
@@ -82,7 +82,7 @@ def parsed(said: str) -> Iterator[Planned]:
             rule.split()[1].rstrip(":"),
             _paths(fields.get("input", "")),
             _paths(fields.get("output", "")),
-            () if command == "None" else recorded(shlex.split(command)),
+            () if command == "None" else stated(shlex.split(command)),
         )
 
 
@@ -90,7 +90,7 @@ def _paths(text: str) -> tuple[str, ...]:
     return tuple(path for path in text.split(", ") if path)
 
 
-def recorded(words: list[str]) -> tuple[str, ...]:
+def stated(words: list[str]) -> tuple[str, ...]:
     """Return what a record keeps of a rule's shell command: no environment, no redirection, nothing that says where.
 
     What `printf FORMAT` hands to its standard input counts as given in the place of `-`.
@@ -98,12 +98,7 @@ def recorded(words: list[str]) -> tuple[str, ...]:
     piped = words[2 : words.index("|")] if "|" in words else []
     words = words[words.index("python") :] if "python" in words else words
     words = words[: words.index(">")] if ">" in words else words
-    kept, skip = [], False
-    for word in words:
-        skip, skipped = word in UNRECORDED, skip
-        if not (skip or skipped):
-            kept += piped if word == "-" else [word]
-    return tuple(kept)
+    return tuple(recorded(words, piped))
 
 
 def check_plan(planned: list[Planned], lineage: Lineage, records: Mapping[str, Record]) -> Iterator[Finding]:

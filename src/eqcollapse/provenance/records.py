@@ -18,6 +18,8 @@ from eqcollapse.atomic import write_text
 
 FORMAT = "eqcollapse-provenance/1"
 TENSOR_STAGES = ("train", "theory", "collapse")
+UNRECORDED = ("--path", "--mirror", "--device")
+"""Options that say where, not what: they are no part of a record."""
 PACKAGES = (
     "torch",
     "torchvision",
@@ -61,6 +63,19 @@ def write_record(
         "run": {**_tensor_settings(stage), **run},
     }
     write_text(path, json.dumps({**record, "seal": seal(record)}, sort_keys=True, indent=1) + "\n")
+
+
+def recorded(words: Iterable[str], piped: Iterable[str]) -> list[str]:
+    """Return what a record keeps of a command line: all but the options of UNRECORDED and their values.
+
+    The names in `piped`, which came by standard input, stand in the place of `-`.
+    """
+    kept, skip = [], False
+    for word in words:
+        skip, skipped = word in UNRECORDED, skip
+        if not (skip or skipped or word.startswith(tuple(f"{option}=" for option in UNRECORDED))):
+            kept += piped if word == "-" else [word]
+    return kept
 
 
 def seal(record: Mapping[str, Any]) -> str:

@@ -3,12 +3,15 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eqcollapse.errors import EqcollapseError
 from eqcollapse.report import curves, features, solver, stages, theory
 from eqcollapse.report.style import save
 
 
 def write_figure(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Draw the figure of `spec` from the files `inputs` to `outputs` (pdf, png, svg)."""
+    if spec["kind"] not in KINDS:
+        raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(KINDS)}")
     save(KINDS[spec["kind"]](spec, inputs), outputs, spec["style"]["dpi"])
 
 

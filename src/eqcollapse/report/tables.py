@@ -3,11 +3,14 @@
 import pandas as pd
 
 from eqcollapse.atomic import write_text
+from eqcollapse.errors import EqcollapseError
 from eqcollapse.report import accuracy, selection, theory
 
 
 def write_table(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
+    if spec["kind"] not in KINDS:
+        raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(KINDS)}")
     numbers, shown, note = KINDS[spec["kind"]](spec, inputs)
     csv, md, tex = outputs
     write_text(csv, numbers.to_csv(index=False, lineterminator="\n"))

@@ -12,8 +12,9 @@ from eqcollapse.atomic import replacing
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings and lists and mappings of them) in place of an earlier one."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    # By a stream, so that a full disk is an OSError; torch's own writer forgets why it failed.
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        torch.save(state, stream)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:

@@ -54,7 +54,7 @@ def train(
                 snapshots |= measure(cell)
             checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
     _write(cell, snapshots, dataset, split, folder)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
     return {"device": _device_name(place), "threads": spec["train"]["threads"], "deterministic": True}
 
 
@@ -130,7 +130,7 @@ def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Sp
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with replacing(path) as temporary:
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 

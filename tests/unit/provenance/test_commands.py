@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eqcollapse import __main__
-from eqcollapse.provenance.dag import recorded
+from eqcollapse.provenance.dag import stated
 from eqcollapse.provenance.explain import _typed
 from eqcollapse.provenance.reading import Record
 
@@ -50,7 +50,7 @@ def test_the_names_of_many_cells_come_by_a_pipe(tmp_path):
 def test_a_planned_command_counts_what_is_piped_as_given():
     words = "printf '%s\\n' a b | PYTHONPATH=src python -m eqcollapse collapse --inputs - --outputs o > log 2>&1"
     known = "python -m eqcollapse collapse --inputs a b --outputs o"
-    assert recorded(shlex.split(words)) == tuple(shlex.split(known))
+    assert stated(shlex.split(words)) == tuple(shlex.split(known))
 
 
 @pytest.mark.parametrize(("words", "typed"), [(["a.csv", "b.csv"], ""), (["-"], "a.csv\nb.csv\n")])
@@ -64,7 +64,7 @@ def test_inputs_by_standard_input_are_recorded_as_those_on_the_command_line(tmp_
         seen.extend(options.inputs)
         Path(options.outputs[0]).write_text("made")
 
-    monkeypatch.setitem(__main__.RUNNERS, "splits", ("", runner))
+    monkeypatch.setitem(__main__.RUNNERS, "splits", runner)
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     start = ["splits", "--digest", "0123456789", "--spec", "{}", "--inputs"]
     assert __main__.main([*start, *words, "--outputs", "o.csv"]) == 0
