@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from safetensors import safe_open
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -16,6 +17,8 @@ from eqcollapse.report.style import new_figure
 METADATA = "eqcollapse.run"
 MOST = 1000
 """So many samples are drawn at most, as many of each class: t-SNE and the Gram matrix cost their square."""
+MARKERS = ("o", "x")
+"""Of majority (and balanced) and of minority classes."""
 
 
 @dataclass(frozen=True)
@@ -71,27 +74,21 @@ def features_figure(models: dict[str, Features], spec: dict) -> Figure:
         axes[0, column].set_title(f"{model_name(model)}: t-SNE of test features")
         axes[1, column].set_title(f"{model_name(model)}: cosines of test features")
     figure.colorbar(image, ax=axes[1, :], shrink=0.9, label="Cosine, global mean removed")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.suptitle(split_name(spec["split"]), fontsize=9)
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    if any(features.majority for features in models.values()):
+        # Grey: the colours are those of the classes.
+        handles = [Line2D([], [], marker=marker, color="0.3", linestyle="") for marker in MARKERS]
+        figure.legend(handles, ["majority class", "minority class"], loc="outside lower center", ncols=2)
     return figure
 
 
 def _scatter(axis, features: Features) -> None:
     points = embedding(features.values)
     classes = np.unique(features.labels)
-    groups = {"": classes}
-    if features.majority:
-        groups = {
-            "majority class": [k for k in classes if k in features.majority],
-            "minority class": [k for k in classes if k not in features.majority],
-        }
-    for group, marker in zip(groups, ("o", "x"), strict=False):
-        for position, k in enumerate(groups[group]):
-            chosen = points[features.labels == k]
-            label = group if group and position == 0 else None
-            axis.scatter(*chosen.T, s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)), label=label)
+    for k in classes:
+        marker = MARKERS[bool(features.majority) and k not in features.majority]
+        chosen = points[features.labels == k]
+        axis.scatter(*chosen.T, s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)))
     for k in classes:  # classes in numbers, for eyes and printers without colour
         x, y = np.median(points[features.labels == k], axis=0)
         box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
