@@ -95,3 +95,7 @@ rule all:
 
 onsuccess:
     print(f"\n{STUDY.closing_words()}")
+
+
+onerror:
+    print(f"\n{STUDY.words_of_failure()}", file=sys.stderr)

@@ -82,7 +82,15 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     rate = learning_rate(cell.spec["train"]["schedule"], cell.spec["train"]["lr"], cell.epoch, _epochs(cell))
     for group in cell.optimizer.param_groups:
         group["lr"] = rate
-    loss = _descend(cell, bar)
+    try:
+        loss = _descend(cell, bar)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise EqcollapseError(
+            f"cell {cell.name}: a batch of one image leaves one value a channel, which cannot be normalised: "
+            f"set train.batch_size (it is {cell.spec['train']['batch_size']}) above 1, or network.stages lower"
+        ) from None
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
     for part, batches in (("test", cell.test), ("validation", cell.validation)):

@@ -1,0 +1,94 @@
+"""Two at once: one waits or stops with a clear line, and nothing is corrupted."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from hostile import environment, size, start
+from projects import Project
+from sites import wait_for
+
+pytestmark = pytest.mark.faults
+
+BUSY = ("is running here", "cannot be locked", "Unable to acquire lock", "Error: Directory")
+
+
+def together(folder: Path, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Start commands in `folder` a moment after each other; return the exit code and words of each."""
+    logs = [folder.parent / f"said-{number}.log" for number in range(len(commands))]
+    processes = []
+    for words, log in zip(commands, logs, strict=True):
+        processes.append(start(folder, *words, log=log))
+        time.sleep(0.2)
+    return [(process.wait(900), log.read_text()) for process, log in zip(processes, logs, strict=True)]
+
+
+def check(answers: list[tuple[int, str]], project: Project, undisturbed: Project) -> None:
+    """Check that at least one came to its end, that the others said why not, and that the results are whole."""
+    assert 0 in [code for code, _ in answers], answers
+    for code, said in answers:
+        assert "Traceback" not in said, said[-3000:]
+        assert code == 0 or any(words in said for words in BUSY), said[-3000:]
+    project.snakemake()
+    kept = {name: content for name, content in project.files().items() if not name.endswith(".gitignore")}
+    assert kept == undisturbed.files()
+    assert project.planned() == {}
+
+
+def test_two_runs_in_one_clone(undisturbed, fresh):
+    words = ("snakemake", "--cores", "1")
+    check(together(fresh.folder, words, words), fresh, undisturbed)
+
+
+@pytest.mark.skipif(size(False, True), reason="minutes: in the full suite")
+def test_dvc_during_snakemake(undisturbed, fresh):
+    check(together(fresh.folder, ("snakemake", "--cores", "2"), ("dvc", "repro")), fresh, undisturbed)
+
+
+@pytest.mark.skipif(size(False, True), reason="minutes: in the full suite")
+def test_two_clones_share_their_data(undisturbed, tmp_path):
+    """resources/ of both is one folder: each may write what the other one reads."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    clones = [undisturbed.clone(tmp_path / name / "project") for name in ("one", "two")]
+    running = []
+    for clone in clones:
+        (clone.folder / "resources").symlink_to(shared)
+        running.append(start(clone.folder, "snakemake", "--cores", "1", "train", log=clone.folder.parent / "said.log"))
+    assert [process.wait(900) for process in running] == [0, 0]
+    for clone in clones:
+        assert clone.files("results/runs") == undisturbed.files("results/runs")
+    held = {str(path.relative_to(shared)): path.read_bytes() for path in shared.rglob("*") if path.is_file()}
+    whole = undisturbed.files("resources")
+    assert held == {name.removeprefix("resources/"): content for name, content in whole.items()}
+
+
+def test_four_jobs_make_the_same_file(undisturbed, tmp_path):
+    """As when a killed Snakemake's job lives on beside the new one's."""
+    project = undisturbed.copy(tmp_path / "project")
+    (record,) = project.folder.glob("results/runs/digits/*/explicit/seed-0@*/provenance.json")
+    words = json.loads(record.read_text())["command"]
+    shutil.rmtree(record.parent)
+    processes = [
+        subprocess.Popen(words, cwd=project.folder, env=environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(size(4, 2))
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+    assert project.files() == undisturbed.files()
+    assert not list(project.folder.rglob("*.partial"))
+
+
+def test_a_run_waits_for_no_dead_one(undisturbed, fresh):
+    """The lock of a run that was killed is dropped by itself: no --unlock by hand."""
+    process = start(fresh.folder, "snakemake", "--cores", "1", log=fresh.folder.parent / "said.log")
+    wait_for("the lock", lambda: list((fresh.folder / ".snakemake/locks").glob("*.lock")))
+    process.kill()
+    process.wait()
+    fresh.snakemake("data")
+    assert fresh.files("resources") == undisturbed.files("resources")

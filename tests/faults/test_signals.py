@@ -1,0 +1,127 @@
+"""A cell that is told to end, interrupted, killed for memory or killed outright: what it says, and that it goes on."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hostile import descendants, environment, size, start
+from projects import Project
+from sites import wait_for
+
+pytestmark = pytest.mark.faults
+
+EPOCHS = 8
+TRAINING = b"python\0-m\0eqcollapse\0train"
+
+
+def cell(project: Project, change: dict) -> list[str]:
+    """Return the command of the project's explicit cell, its training altered by `change`."""
+    (path,) = project.folder.glob("results/runs/digits/*/explicit/seed-0@*/provenance.json")
+    record = json.loads(path.read_text())
+    shutil.rmtree(path.parent)
+    words = list(record["command"])
+    spec = record["spec"]
+    for section, changes in change.items():
+        spec[section] |= changes
+    words[words.index("--spec") + 1] = json.dumps(spec)
+    return words
+
+
+def checkpointed(project: Project) -> list[Path]:
+    return list((project.folder / ".cache/checkpoints").glob("*.pt"))
+
+
+@pytest.mark.parametrize("number", size([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM]), ids=lambda one: one.name)
+def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp_path, number):
+    project = undisturbed.copy(tmp_path / "project")
+    words = cell(project, {"train": {"epochs": EPOCHS}, "snapshots": {"epochs": [1, EPOCHS]}})
+    log = tmp_path / "said.log"
+    process = start(project.folder, *words, log=log)
+    wait_for("a checkpoint", lambda: checkpointed(project) or process.poll() is not None)
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "eqcollapse train: interrupted; the same command goes on from here"
+    assert checkpointed(project)
+    assert not list(project.folder.rglob("*.partial"))
+    again = project.run(*words)
+    first = re.search(r"epoch (\d+)/", again.stderr)
+    assert int(first[1]) > 1
+    assert not checkpointed(project)
+
+
+def test_ctrl_c_at_snakemake(undisturbed, fresh):
+    """What a terminal sends, to all of the group; the run says how to go on, and does."""
+    log = fresh.folder.parent / "said.log"
+    process = start(fresh.folder, "snakemake", "--cores", "2", log=log)
+    wait_for("a job", lambda: [pid for pid in descendants(process.pid) if b"eqcollapse\0" in command(pid)])
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(120) != 0
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert "the same command goes on from here" in said
+    wait_for("the end of its jobs", lambda: not [pid for pid in everything() if str(fresh.folder) in where(pid)])
+    fresh.snakemake()
+    assert fresh.files() == undisturbed.files()
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def everything() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def where(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def test_a_cell_that_has_too_little_memory_says_so(undisturbed, tmp_path):
+    """By a limit of the process': the allocation is refused."""
+    project = undisturbed.copy(tmp_path / "project")
+    words = cell(project, {"network": {"width": 2048}})
+    limited = f"ulimit -v 3000000; exec {sys.executable} -m eqcollapse {' '.join(map(quoted, words[3:]))}"
+    answer = subprocess.run(
+        ["bash", "-c", limited], cwd=project.folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    said = [line for line in answer.stderr.splitlines() if line.startswith("eqcollapse train: ")]
+    assert "Traceback" not in answer.stderr
+    assert len(said) == 1, answer.stderr[-3000:]
+    assert "more memory is needed than this process may have" in said[0]
+
+
+def quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def test_a_job_killed_outright_is_said_by_snakemake(undisturbed, fresh):
+    """As the kernel kills for memory: the job cannot say anything itself."""
+    log = fresh.folder.parent / "said.log"
+    process = start(fresh.folder, "snakemake", "--cores", "2", "train", log=log)
+    training = wait_for("training", lambda: [pid for pid in descendants(process.pid) if TRAINING in command(pid)[:40]])
+    os.kill(training[0], signal.SIGKILL)
+    assert process.wait(300) == 1
+    said = log.read_text()
+    assert "Error in rule cell" in said
+    assert "was killed from outside, most often for memory" in said
+    assert re.search(r"Killed +PYTHONPATH=src python -m eqcollapse train", said)
+    time.sleep(1)
+    fresh.snakemake()
+    assert fresh.files() == undisturbed.files()

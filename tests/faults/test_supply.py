@@ -1,0 +1,179 @@
+"""What gets in: packages by their hash alone, and no pickle, whether it is asked for or planted."""
+
+import ast
+import io
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqcollapse.training import checkpoints
+from hostile import environment
+from projects import ROOT
+
+pytestmark = pytest.mark.faults
+
+LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
+LOADERS = {
+    "pickle": {"load", "loads", "Unpickler"},
+    "joblib": {"load"},
+    "numpy": {"load"},
+    "np": {"load"},
+    "pd": {"read_pickle"},
+    "torch": {"load"},
+    "yaml": {"load", "load_all", "unsafe_load", "full_load"},
+    "marshal": {"loads", "load"},
+    "shelve": {"open"},
+}
+"""Functions that run code which stands in what they read, unless told not to."""
+TOLD = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy": ("allow_pickle", False)}
+"""How they are told not to, where they can be."""
+
+
+class Planted:
+    """Unpickled, it writes a file."""
+
+    def __reduce__(self):
+        return os.system, ("touch planted",)
+
+
+def wheel(folder: Path) -> Path:
+    """Write the wheel of a package that holds nothing."""
+    path = folder / "nothing_much-1.0-py3-none-any.whl"
+    files = {
+        "nothing_much.py": "",
+        "nothing_much-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: nothing-much\nVersion: 1.0\n",
+        "nothing_much-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "nothing_much-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run a command of eqcollapse in `folder`, with no way out to the network."""
+    variables = environment() | {"PYTHONPATH": str(ROOT / "src"), "https_proxy": "http://127.0.0.1:9"}
+    return subprocess.run(
+        [sys.executable, "-m", "eqcollapse", *words],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def installed(folder: Path, requirements: Path) -> subprocess.CompletedProcess:
+    """Install as `make setup` does, from the wheels in `folder` and into a folder of its own."""
+    words = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--no-index", "--find-links", str(folder)]
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "install", *words, "--target", str(folder / "site"), "-r", str(requirements)],
+        capture_output=True, text=True, check=False, env=environment(),
+    )  # fmt: skip
+
+
+def test_pip_takes_a_wheel_by_its_hash_alone(tmp_path):
+    path = wheel(tmp_path)
+    digest = sha256(path.read_bytes()).hexdigest()
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"nothing-much==1.0 --hash=sha256:{digest}\n")
+    assert installed(tmp_path, lock).returncode == 0
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("evil.py", "")
+    answer = installed(tmp_path, lock)
+    assert answer.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in answer.stderr
+    lock.write_text("nothing-much==1.0\n")
+    assert "Hashes are required" in installed(tmp_path, lock).stderr
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "benchmarks/requirements.lock"])
+def test_every_line_of_the_locks_has_its_hash(name):
+    blocks = (ROOT / name).read_text().replace("\\\n", " ").splitlines()
+    packages = [block for block in blocks if LOCKED.match(block)]
+    assert packages
+    for block in packages:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block.split()[0]
+    others = [
+        block for block in blocks if block.strip() and not block.strip().startswith("#") and block not in packages
+    ]
+    assert others == []
+
+
+def test_what_installs_asks_for_hashes():
+    for name in ("Makefile", "containers/eqcollapse.def"):
+        for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+            if re.search(r"\bpip install\b", line):
+                assert "--require-hashes" in line, f"{name}: {line}"
+
+
+def test_nothing_in_the_sources_loads_a_pickle():
+    """By the syntax: a call of a loader, wherever it stands; torch.load with weights_only alone."""
+    found = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            module = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            if node.func.attr in LOADERS.get(module, set()):
+                said = {(word.arg, getattr(word.value, "value", None)) for word in node.keywords}
+                if TOLD.get(module) not in said:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_the_search_for_loaders_finds_one():
+    """So that the test above can fail: what it looks for is what PyTorch's users write."""
+    call = ast.parse("torch.load(path)").body[0].value
+    assert call.func.attr in LOADERS[call.func.value.id]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_planted_checkpoint_is_not_run(tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(pickle.dumps(Planted(), protocol))
+    assert checkpoints.load(path, torch.device("cpu")) is None
+    torch.save({"cell": Planted()}, path)
+    assert checkpoints.load(path, torch.device("cpu")) is None
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["features.safetensors", "features.npz", "features.npy", "features.pt", "features.csv"]
+)
+def test_planted_features_are_not_run(tmp_path, name):
+    """`metrics` reads files of anybody's."""
+    (tmp_path / name).write_bytes(pickle.dumps(Planted()))
+    if name.endswith(".npz"):
+        import numpy as np
+
+        held = io.BytesIO()
+        np.savez(held, features=np.array([Planted()], dtype=object), labels=np.zeros(1))
+        (tmp_path / name).write_bytes(held.getvalue())
+    answer = command(tmp_path, "metrics", name)
+    assert answer.returncode in (1, 2)
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_mirror_that_serves_a_pickle_is_no_source(tmp_path):
+    """CIFAR's Python archive, a pickle, under the name of the binary one: refused by its hash before it is opened."""
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(pickle.dumps(Planted()))
+    spec = {"name": "cifar10", "source": "cifar10", "sha256": None, "size": None, "classes": None}
+    words = ["--digest", "0123456789", "--spec", json.dumps(spec), "--mirror", str(tmp_path)]
+    answer = command(tmp_path, "data", *words, "--outputs", "out/train.safetensors", "out/test.safetensors")
+    assert answer.returncode == 1
+    assert "has the md5" in answer.stderr
+    assert not (tmp_path / "out/train.safetensors").exists()
+    assert not (tmp_path / "planted").exists()
