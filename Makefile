@@ -9,7 +9,7 @@ export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run plan test test-slow lint format image bench lock
+.PHONY: help setup run plan test test-slow faults lint format image bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ test: $(VENV)/complete ## lint, and the unit tests
 
 test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (an hour)
 	python -m pytest -q -m "slow or workflow or container or slurm"
+
+faults: $(VENV)/complete ## the fault suite in full: kills, full disks, hostile input (an hour; root for small disks)
+	SLURM_CONF=/dev/null python -m pytest -q -m faults tests/faults -s
 
 lint: $(VENV)/complete ## ruff, snakefmt, snakemake --lint
 	ruff check .

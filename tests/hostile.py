@@ -12,9 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REDUCED = os.environ.get("EQCOLLAPSE_FAULTS", "full") == "reduced"
 SEED = int(os.environ.get("EQCOLLAPSE_FAULTS_SEED") or (0 if REDUCED else random.SystemRandom().randrange(10**6)))
 """Of all draws; another one each time in full, the same one in CI. It is printed, and can be given."""
+
+
+full_only = pytest.mark.skipif(REDUCED, reason="minutes: in the full suite (make faults)")
+"""Marks what takes minutes: CI runs the rest."""
 
 
 def size(full: Any, reduced: Any) -> Any:

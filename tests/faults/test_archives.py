@@ -279,6 +279,7 @@ def overlapping() -> bytes:
     return content[:place] + directory + tail
 
 
+SLOWEST = "a bomb of 3 GiB, tar.gz"  # to make
 X = "set/train/ant/x.png"
 PLAIN = list(images().items())
 CAT = ("set/train/cat/0.png", PLAIN[0][1])
@@ -330,7 +331,7 @@ HOSTILE_ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE_ARCHIVES)
+@pytest.mark.parametrize("what", [what for what in HOSTILE_ARCHIVES if size(True, what != SLOWEST)])
 def test_hostile_archives(tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
     suffix, make, cause = HOSTILE_ARCHIVES[what]

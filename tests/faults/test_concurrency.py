@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import environment, size, start
+from hostile import environment, full_only, size, start
 from projects import Project
 from sites import wait_for
 
@@ -44,12 +44,12 @@ def test_two_runs_in_one_clone(undisturbed, fresh):
     check(together(fresh.folder, words, words), fresh, undisturbed)
 
 
-@pytest.mark.skipif(size(False, True), reason="minutes: in the full suite")
+@full_only
 def test_dvc_during_snakemake(undisturbed, fresh):
     check(together(fresh.folder, ("snakemake", "--cores", "2"), ("dvc", "repro")), fresh, undisturbed)
 
 
-@pytest.mark.skipif(size(False, True), reason="minutes: in the full suite")
+@full_only
 def test_two_clones_share_their_data(undisturbed, tmp_path):
     """resources/ of both is one folder: each may write what the other one reads."""
     shared = tmp_path / "shared"
@@ -84,6 +84,7 @@ def test_four_jobs_make_the_same_file(undisturbed, tmp_path):
     assert not list(project.folder.rglob("*.partial"))
 
 
+@full_only
 def test_a_run_waits_for_no_dead_one(undisturbed, fresh):
     """The lock of a run that was killed is dropped by itself: no --unlock by hand."""
     process = start(fresh.folder, "snakemake", "--cores", "1", log=fresh.folder.parent / "said.log")

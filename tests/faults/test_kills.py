@@ -17,6 +17,7 @@ from projects import Project
 pytestmark = pytest.mark.faults
 
 SNAKEMAKE = ("snakemake", "--cores", "2")
+DVC = ("dvc", "repro")
 LONGEST = 25.0
 """Seconds to the latest kill: a few jobs are done until then."""
 PATIENCE = 600
@@ -119,10 +120,8 @@ def end(project: Project, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "what", "number"),
     [
-        (SNAKEMAKE, "job", size(30, 1)),
         (SNAKEMAKE, "process", size(30, 2)),
-        (SNAKEMAKE, "group", size(30, 2)),
-        *size([(("dvc", "repro"), "process", 10), (("dvc", "repro"), "group", 10)], []),
+        *size([(SNAKEMAKE, "group", 30), (SNAKEMAKE, "job", 30), (DVC, "process", 10), (DVC, "group", 10)], []),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

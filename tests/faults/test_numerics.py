@@ -11,6 +11,7 @@ from eqcollapse.data.store import Dataset, write_dataset
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.measurement import measure
 from eqcollapse.training.stage import train
+from hostile import size
 from projects import merged
 
 pytestmark = pytest.mark.faults
@@ -87,6 +88,7 @@ RUNS = {
     "a penalty of 1e30": (merged(DEQ, {"equilibrium": {"jacobian_penalty": 1e30}}), {}),
     "low precision": (merged(DEQ, {"train": {"precision": "bfloat16"}}), {}),
 }  # fmt: skip
+QUICK = ["batches of one, pixels of one", "every class with one sample", "black images", "a bound of next to one"]
 DIVERGE = {
     "a learning rate of a million": {"train": {"lr": 1e6}},
     "a learning rate of 1e30": {"train": {"lr": 1e30}},
@@ -96,7 +98,7 @@ DIVERGE = {
 }
 
 
-@pytest.mark.parametrize("what", RUNS)
+@pytest.mark.parametrize("what", size(list(RUNS), QUICK))
 def test_edges_are_trained_and_measured(tmp_path, what):
     change, data = RUNS[what]
     try:
@@ -113,7 +115,7 @@ def test_edges_are_trained_and_measured(tmp_path, what):
         assert not any(math.isnan(value) for value in numbers), row  # what is not defined is left empty
 
 
-@pytest.mark.parametrize("what", DIVERGE)
+@pytest.mark.parametrize("what", size(list(DIVERGE), list(DIVERGE)[:2]))
 def test_what_diverges_names_the_cell(tmp_path, what):
     with pytest.raises(EqcollapseError, match="edge/ka1-r2/m/seed-0") as caught:
         run(tmp_path, DIVERGE[what])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import descendants, environment, size, start
+from hostile import descendants, environment, full_only, size, start
 from projects import Project
 from sites import wait_for
 
@@ -59,6 +59,7 @@ def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp
     assert not checkpointed(project)
 
 
+@full_only
 def test_ctrl_c_at_snakemake(undisturbed, fresh):
     """What a terminal sends, to all of the group; the run says how to go on, and does."""
     log = fresh.folder.parent / "said.log"
@@ -111,6 +112,7 @@ def quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
+@full_only
 def test_a_job_killed_outright_is_said_by_snakemake(undisturbed, fresh):
     """As the kernel kills for memory: the job cannot say anything itself."""
     log = fresh.folder.parent / "said.log"
