@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except EqcollapseError as error:
         print(f"eqcollapse {arguments[0]}: {error}", file=sys.stderr)
         return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         line = machines_fault(error)
         if line is None:
             raise

@@ -10,11 +10,15 @@ class EqcollapseError(Exception):
     """A mistake or condition that the user can mend. The message names the key, file or cell, and what to do."""
 
 
+_TOO_LITTLE = ("out of memory", "can't allocate memory", "failed to map segment")
+"""What CUDA, torch and the loader of libraries say of too little memory."""
+
+
 def machines_fault(error: Exception) -> str | None:
     """Return a line for an error that memory, disk or permissions led to; None for any other."""
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror}" if error.strerror else None
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _TOO_LITTLE):
         asked = re.search(r"allocate ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", str(error))
         wanted = f" ({asked[1]} at once)" if asked else ""
         return (
