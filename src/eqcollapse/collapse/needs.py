@@ -74,6 +74,8 @@ def _decisions(view: View) -> str | None:
         return "no classifier was given to the second pass"
     if view.all_weight is None:
         return None
+    if not bool(view.whole.fingerprint.isfinite().all()):
+        return "the classifier's bias is not finite"
     same = same_classifier(view.second.fingerprint, view.whole.fingerprint)
     return None if same else "the second pass counted the decisions of another classifier"
 

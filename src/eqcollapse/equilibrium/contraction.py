@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from .exceptions import ConfigError
+
 SQUARINGS = 5  # at 64 channels the bound of a matrix exceeds its norm by less than 3.4 %
 DENSE = 4  # the most pixels for which the operator itself is written out
 GRID = 12  # the most frequencies an axis; beyond it a 3×3 kernel's bound grows by (1/cos(pi/12))^2, 7.2 %
@@ -50,9 +52,9 @@ def conv_norm_bound(kernel: Tensor, size: tuple[int, int], squarings: int = SQUA
     On images of at most DENSE pixels the operator is written out as a matrix. On larger ones it is a
     compression of the circular convolution on a torus longer by the kernel's radius r, whose norm is the
     largest norm of the symbol K(w) = sum_t K_t exp(-i w t) at the torus' frequencies. Where these would be
-    more than GRID an axis, the symbol is sampled at GRID points instead: being a trigonometric polynomial
-    of degree r an axis, it is nowhere larger than its largest sample over cos(pi r / GRID) an axis (Ehlich
-    & Zeller 1964).
+    more than N = max(GRID, 4 r) an axis, the symbol is sampled at N points instead: being a trigonometric
+    polynomial of degree r an axis, it is nowhere larger than its largest sample over cos(pi r / N) an axis
+    (Ehlich & Zeller 1964).
 
     Args:
         kernel: (out, in, h, w), h and w odd.
@@ -61,7 +63,12 @@ def conv_norm_bound(kernel: Tensor, size: tuple[int, int], squarings: int = SQUA
 
     Returns:
         A scalar tensor. Its gradient is that of the worst frequency's bound.
+
+    Raises:
+        ConfigError: a kernel of an even size, which no zero padding centres.
     """
+    if kernel.shape[-2] % 2 == 0 or kernel.shape[-1] % 2 == 0:
+        raise ConfigError(f"kernel of {kernel.shape[-2]} x {kernel.shape[-1]}: its sides have to be odd")
     with torch.autocast(kernel.device.type, enabled=False):
         if size[0] * size[1] <= DENSE:
             return _gram_bound(_dense(kernel, size), squarings)
@@ -99,9 +106,10 @@ class _Axis:
         radius = min(taps // 2, size - 1)
         self.radius = radius
         self.reach = slice(taps // 2 - radius, taps // 2 + radius + 1)
-        self.exact = size + radius <= GRID
-        self.length = size + radius if self.exact else GRID
-        self.oversampling = 1.0 if self.exact else 1 / math.cos(math.pi * radius / GRID)
+        grid = max(GRID, 4 * radius)  # below 2 r + 1 samples a polynomial is not held at all
+        self.exact = size + radius <= grid
+        self.length = size + radius if self.exact else grid
+        self.oversampling = 1.0 if self.exact else 1 / math.cos(math.pi * radius / grid)
 
 
 def _phases(rows: _Axis, columns: _Axis, device: torch.device) -> Tensor:

@@ -35,8 +35,9 @@ class Picard:
 
     def observe(self, z: Tensor, fz: Tensor) -> Tensor:
         """Take f(z) (B, D); return the residual (B, D)."""
-        self._image = fz
-        return fz - z
+        residual = fz - z
+        self._image = fz.clone()  # f may write its next result where this one is, as a captured CUDA graph does
+        return residual
 
     def propose(self) -> Tensor:
         """Return f(z)."""

@@ -189,8 +189,11 @@ def _evaluation(f: Map, z0: Tensor) -> Map:
     autocast = _autocast_as_now(z0.device.type)
 
     def evaluate(z: Tensor) -> Tensor:
+        version = None if z.is_inference() else z._version
         with autocast():
             fz = f(z.view(shape))
+        if version is not None and z._version != version:
+            raise LayerError("f changes its state in place: what is compared with it would be the state itself")
         if fz.shape != shape:
             raise LayerError(f"f maps a state {tuple(shape)} to {tuple(fz.shape)}: it has to keep the shape")
         return _flat(fz.to(dtype))

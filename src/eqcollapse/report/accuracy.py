@@ -6,7 +6,7 @@ import pandas as pd
 
 from eqcollapse.report.intervals import mean_and_interval
 from eqcollapse.report.networkclaims import CONVERGED
-from eqcollapse.report.results import chosen, last_epoch, model_name, read
+from eqcollapse.report.results import chosen, converged, last_epoch, model_name, read
 
 GROUPS = {
     "overall": "test_accuracy",
@@ -27,7 +27,7 @@ def solver_warning(accuracy: pd.DataFrame, spec: dict) -> str:
     if "solver_converged" not in accuracy:
         return ""
     final = pd.concat([last_epoch(chosen(accuracy, *cell, spec)) for cell in spec["splits"].items()])
-    failed = final[final.solver_converged < CONVERGED]
+    failed = final[converged(final) < CONVERGED]
     if failed.empty:
         return ""
     cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())

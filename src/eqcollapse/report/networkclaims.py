@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from eqcollapse.report.criteria import Criterion, Rule, measured
-from eqcollapse.report.results import last_epoch, model_name
+from eqcollapse.report.results import converged, last_epoch, model_name
 
 CONVERGED = 0.99
 """The least share of samples whose solve converged in the last epoch for a DEQ's run to count."""
@@ -39,7 +39,7 @@ class Runs:
 def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, models: tuple[str, str]) -> Runs:
     """Return the runs of `models` that count: pairs whose DEQ converged for `CONVERGED` of its samples at the end."""
     final = last_epoch(accuracy[accuracy.model == models[1]])
-    failed = final[~(final.solver_converged >= CONVERGED)][PAIR]
+    failed = final[~(converged(final) >= CONVERGED)][PAIR]
     kept = [_without(frame[frame.model.isin(models)], failed) for frame in (collapse, accuracy)]
     return Runs(kept[0][kept[0].layer == "features"], kept[1], models, len(failed))
 

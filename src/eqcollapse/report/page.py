@@ -8,7 +8,7 @@ import pandas as pd
 
 from eqcollapse.atomic import write_text
 from eqcollapse.report.networkclaims import CONVERGED
-from eqcollapse.report.results import last_epoch, model_name, read
+from eqcollapse.report.results import converged, last_epoch, model_name, read
 
 CAPTIONS = {
     r"figure-2-(.+)": "Paper A, figure 2: test features of one seed as t-SNE (above) and Gram matrix (below), on {0}. "
@@ -126,11 +126,11 @@ def solver_summary(accuracy: pd.DataFrame) -> str:
     lines = ["| Data set | Split | Model | Seeds | Converged (%) | Steps | Residual | Spectral radius |", "|---|"]
     for (dataset, split, model), part in final.groupby(["dataset", "split", "model"], sort=False):
         lines.append(
-            f"| {dataset} | {split} | {model_name(model)} | {len(part)} | {100 * part.solver_converged.min():.1f} "
+            f"| {dataset} | {split} | {model_name(model)} | {len(part)} | {100 * converged(part).min():.1f} "
             f"| {part.solver_steps.max():.1f} | {part.solver_residual.max():.2g} "
             f"| {part.solver_spectral_radius.max():.2f} |"
         )
-    failed = final[final.solver_converged < CONVERGED]
+    failed = final[converged(final) < CONVERGED]
     verdict = "<p>Every DEQ converged for 99 % of its samples or more in its last epoch.</p>"
     if len(failed):
         cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())
@@ -138,7 +138,7 @@ def solver_summary(accuracy: pd.DataFrame) -> str:
             f'<p class="warning">Warning: {len(failed)} of {len(final)} DEQs did not converge. A DEQ that does not '
             f"converge is no equilibrium; these count in no claim: {html.escape(cells)}.</p>"
         )
-    return f"<p>Last epoch, the worst of the seeds.</p>{_html_table(lines)}{verdict}"
+    return f"<p>Last epoch, training and evaluation, the worst of the seeds.</p>{_html_table(lines)}{verdict}"
 
 
 def _table(name: str, path: str) -> str:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 CELL = ["dataset", "split", "model", "seed"]
+SHARES = ("solver_converged", "train_solver_converged", "test_solver_converged")
 NAMES = {"explicit": "Explicit", "deq": "DEQ"}
 
 
@@ -24,6 +25,15 @@ def chosen(frame: pd.DataFrame, dataset: str, splits: list[str], spec: dict) -> 
 def last_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     """Return each run's last row."""
     return frame.sort_values("epoch").groupby(CELL, sort=False).tail(1)
+
+
+def converged(frame: pd.DataFrame) -> pd.Series:
+    """Return each row's lowest share of samples whose solve converged: in training, and where features are measured.
+
+    nan for models without a solver.
+    """
+    columns = [name for name in SHARES if name in frame]
+    return frame[columns].min(axis=1) if columns else pd.Series(float("nan"), index=frame.index)
 
 
 def model_name(model: str) -> str:

@@ -22,6 +22,8 @@ from eqcollapse.theory.samples import Samples, rotated, spelled_out
 
 CHECK_EVERY = 100
 """Iterations between two looks for a diverged run; once infinite, a run stays so."""
+RISE = 10.0
+"""A loss so many times that of the start has diverged. The output does not tell: ReLUs that a step kills leave 0."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,16 @@ def minimise(
     samples, state = _coordinates(problems[0], state)
     descent = _Descent(problems, len(seeds), samples, state, step)
     schedule = log_spaced(iterations, logged)
-    measurements = []
+    measurements, highest = [], None
     for iteration in range(iterations + 1):
-        output = descent.forward()
+        descent.forward()
         if iteration in schedule or iteration % CHECK_EVERY == 0:
-            _check_finite(output, name, iteration, step, start)
+            loss = descent.loss()
+            highest = loss * RISE if highest is None else highest
+            if not bool((loss < highest).all()):  # false for NaN and infinity
+                raise _diverged(name, iteration, step, start)
         if iteration in schedule:
-            measurements.append(measure(problems[0], samples, descent.activations, descent.weights, descent.loss()))
+            measurements.append(measure(problems[0], samples, descent.activations, descent.weights, loss))
             if progress:
                 progress(iteration)
         if iteration < iterations:
@@ -216,12 +221,11 @@ def _square(values: Tensor) -> Tensor:
     return values.square().sum((1, 2))
 
 
-def _check_finite(output: Tensor, name: str, iteration: int, step: float, start: float) -> None:
-    if not bool(torch.isfinite(output.sum())):
-        raise EqcollapseError(
-            f"{name}: gradient descent diverged by iteration {iteration} (step {step:g}, start {start:g}); "
-            "take a smaller `step`, or a smaller `start`"
-        )
+def _diverged(name: str, iteration: int, step: float, start: float) -> EqcollapseError:
+    return EqcollapseError(
+        f"{name}: gradient descent diverged by iteration {iteration} (step {step:g}, start {start:g}); "
+        "take a smaller `step`, or a smaller `start`"
+    )
 
 
 def _trajectory(

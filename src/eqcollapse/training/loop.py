@@ -95,7 +95,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     _check_finite(cell, row)
     for part, batches in (("test", cell.test), ("validation", cell.validation)):
         if batches is not None:
-            row |= {f"{part}_{name}": value for name, value in _accuracies_on(cell, batches).items()}
+            row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
     cell.history.append(row)
     tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
     _check_converged(cell, row)
@@ -128,13 +128,17 @@ def _descend(cell: Cell, bar: tqdm) -> float:
     return total.item() / count
 
 
-def _accuracies_on(cell: Cell, batches: Batches) -> dict[str, float]:
+def _evaluated(cell: Cell, batches: Batches) -> dict[str, float]:
+    """Return the accuracies on `batches` and, for a DEQ, the share of their samples whose solve converged."""
     for equilibrium in cell.equilibria:
-        equilibrium.statistics.enabled = False
+        equilibrium.statistics.reset()
     counts = correct_by_class(cell.network, *features_of(cell.network, batches))
-    for equilibrium in cell.equilibria:
-        equilibrium.statistics.enabled = True
-    return accuracies(counts.cpu(), cell.majority)
+    return {**accuracies(counts.cpu(), cell.majority), **solver_share(cell)}
+
+
+def solver_share(cell: Cell) -> dict[str, float]:
+    """Return `solver_converged` of the evaluation's solves, those since the last reset; {} without a DEQ."""
+    return {key: value for key, value in _solver_summary(cell).items() if key == "solver_converged"}
 
 
 def _solver_summary(cell: Cell) -> dict[str, float]:
@@ -175,11 +179,17 @@ def _check_converged(cell: Cell, row: dict) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is to be said stands in the log, beside the epoch's line
-                message = policy.apply(equilibrium, equilibrium.statistics.summary())
+                message = policy.apply(equilibrium, _lowest(row))
         except NotConverged as error:
             raise EqcollapseError(f"{where}: {error}{_residuals(row)}") from None
         if message:
             tqdm.write(f"warning: {where}: {message}{_residuals(row)}", file=sys.stderr)
+
+
+def _lowest(row: dict) -> dict[str, float]:
+    """Return the shares of an epoch that converged, the lowest of training and evaluation."""
+    solves = [value for key, value in row.items() if key.endswith("solver_converged")]
+    return {"solver_converged": min(solves), "adjoint_converged": row.get("adjoint_converged", 1.0)}
 
 
 def _line(cell: Cell, row: dict) -> str:

@@ -10,7 +10,7 @@ from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import Equilibrium, spectral_radius
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
-from eqcollapse.training.loop import Cell
+from eqcollapse.training.loop import Cell, solver_share
 
 LAYER = "features"
 """The probed layer that W reads."""
@@ -20,15 +20,18 @@ RADIUS_SAMPLES = 32
 
 def measure(cell: Cell) -> dict[str, Tensor]:
     """Measure the training features of the epoch that ended; add to its row of the history the training accuracy and,
-    for a DEQ, `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest).
+    for a DEQ, `train_solver_converged` (the share of these solves, in evaluation mode, that converged) and
+    `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest).
 
     Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU. The layers
     are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image.
     """
     for equilibrium in cell.equilibria:
-        equilibrium.statistics.enabled = False
+        equilibrium.statistics.reset()
     layers, labels = _features_by_layer(cell)
+    cell.history[-1] |= {f"train_{name}": value for name, value in solver_share(cell).items()}
     for equilibrium in cell.equilibria:
+        equilibrium.statistics.enabled = False
         cell.history[-1] |= _spectral_radius(cell, equilibrium)
         equilibrium.statistics.enabled = True
     features = layers.pop(LAYER)

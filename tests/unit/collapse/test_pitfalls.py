@@ -210,6 +210,22 @@ def test_j_small_variance_beside_a_large_mean_is_not_lost():
     assert (moments.traces / moments.counts).tolist() == pytest.approx(expected, rel=1e-9)
 
 
+def test_k_cdnv_across_is_the_mean_over_pairs_of_majority_and_minority(generator):
+    H, y = torch.randn(90, 4, generator=generator, dtype=torch.float64), torch.arange(90) % 3
+    mean = [H[y == k].mean(0) for k in range(3)]
+    variance = [(H[y == k] - mean[k]).square().sum(1).mean() for k in range(3)]
+    pairs = [(variance[i] + variance[j]) / (2 * (mean[i] - mean[j]).square().sum()) for i, j in ((0, 2), (1, 2))]
+    found = collapse_metrics(Moments.of(H, y, 3), majority=[0, 1])["cdnv_across"]
+    assert found == pytest.approx(float(sum(pairs)) / 2, rel=1e-12)
+
+
+def test_a_bias_that_is_not_finite_is_named(generator):
+    H, y = torch.randn(30, 4, generator=generator), torch.arange(30) % 3
+    weight, bias = torch.randn(3, 4, generator=generator), torch.tensor([0.0, float("nan"), 1.0])
+    metrics = collapse_metrics(Moments.of(H, y, 3, weight, bias), weight, bias)
+    assert metrics.reasons["nc4"] == "the classifier's bias is not finite"
+
+
 def test_k_cdnv_of_every_number_of_classes_is_the_mean_over_pairs(generator):
     for K in (2, 3, 10):
         H, y = samples(etf_rows(K, 16, generator), [7] * K, 0.3, generator)

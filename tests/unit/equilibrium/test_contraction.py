@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.nn import functional as F  # noqa: N812
 
-from eqcollapse.equilibrium import ContractiveConv, Equilibrium, SolverConfig, conv_norm_bound, matrix_norm_bound
+from eqcollapse.equilibrium import (
+    ConfigError,
+    ContractiveConv,
+    Equilibrium,
+    SolverConfig,
+    conv_norm_bound,
+    matrix_norm_bound,
+)
 
 
 def operator(kernel: Tensor, size: tuple[int, int]) -> Tensor:
@@ -71,6 +78,20 @@ def test_conv_bound_withstands_adversarial_kernels(taps, size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_conv_bound_of_a_kernel_wider_than_the_grid(seed):
+    generator = torch.Generator().manual_seed(seed)
+    for taps, size in (((15, 1), (16, 16)), ((13, 1), (14, 3)), ((7, 7), (12, 12)), ((25, 1), (40, 1))):
+        kernel = torch.randn(1, 1, *taps, generator=generator)
+        exact = norm(operator(kernel.double(), size))
+        assert exact <= conv_norm_bound(kernel, size).item() <= 2.5 * exact
+
+
+def test_kernels_of_even_sizes_have_no_bound():
+    with pytest.raises(ConfigError, match="4 x 3"):
+        conv_norm_bound(torch.randn(1, 1, 4, 3), (8, 8))
+
+
 @pytest.mark.parametrize("size", [(12, 12), (13, 5), (3, 9), (1, 14), (5, 1), (3, 3)])
 def test_conv_bound_withstands_gradient_ascent(size):
     for seed in range(3):

@@ -258,8 +258,36 @@ def test_unlooked_at_loop_never_reads_back(monkeypatch):
 
     for name in ("item", "tolist", "__bool__"):
         monkeypatch.setattr(Tensor, name, read)
+    for name in ("equal", "allclose"):
+        monkeypatch.setattr(torch, name, lambda one, other: read(one))
     for method in METHODS:
         solve(lambda z: 0.5 * z + 1, torch.zeros(3, 4), method=method, check_every=0, max_iter=5)
+
+
+@EVERY_METHOD
+def test_f_may_write_every_result_to_the_same_place(method):
+    """As a captured CUDA graph does; the fixed point of z/2 + 1 is 2."""
+    buffer = torch.zeros(2, 3)
+    solution = solve(
+        lambda z: torch.mul(z, 0.5, out=buffer).add_(1), torch.zeros(2, 3), method=method, tol=1e-6, max_iter=40
+    )
+    assert solution.converged.all()
+    assert torch.allclose(solution.z, torch.full((2, 3), 2.0), atol=1e-5)
+
+
+@EVERY_METHOD
+def test_f_may_not_change_its_state(method):
+    with pytest.raises(LayerError, match="in place"):
+        solve(lambda z: z.mul_(0.5).add_(1), torch.zeros(2, 3), method=method, tol=1e-6, max_iter=40)
+
+
+def test_anderson_solves_its_system_in_float64():
+    """Residuals that differ by 1e-5 of their size: float32's Gram matrix cannot tell them apart."""
+    weight, bias = linear(32, 0.999, dtype=torch.float32)
+    f = affine(weight, bias)
+    truth = torch.linalg.solve(torch.eye(32, dtype=torch.float64) - weight.double(), bias.double().T).T
+    found = solve(f, torch.zeros_like(bias), tol=1e-6, max_iter=200, memory=10, ridge=0.0)
+    assert (found.z - truth).norm() < 1e-2 * truth.norm()
 
 
 @EVERY_METHOD

@@ -255,6 +255,15 @@ def test_a_step_that_diverges_stops_with_two_ways_out():
         minimise(case, [0], iterations=5000, step=0.1, start=1.0, logged=10, name="b-figure-3")
 
 
+@pytest.mark.parametrize("per_class", [1, 50])
+@pytest.mark.parametrize("layers", [3, 4])
+def test_a_step_that_kills_all_relus_has_diverged_too(layers, per_class):
+    """The output is 0 from then on, and finite, while the weights are enormous."""
+    case = Problem(**figure_1(layers=layers, activation="relu", per_class=per_class))
+    with pytest.raises(EqcollapseError, match="diverged"):
+        minimise(case, range(6), iterations=400, step=0.1, start=1.0, logged=4)
+
+
 def test_problems_of_different_shapes_do_not_batch():
     with pytest.raises(EqcollapseError, match="lambdas only"):
         minimise([problem(), problem(dim=5)], [0], iterations=1, step=0.1, start=1.0, logged=2)
