@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from eqcollapse import cluster, container, running, settings
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.faults import shown
 from eqcollapse.params import parse
 from eqcollapse.study import Study
 from eqcollapse.sweep import ATTIC, pending
@@ -29,7 +30,9 @@ def look_at(file: str) -> None:
     if not os.path.exists(file):
         return  # which Snakemake says
     try:
-        settings.read(file)
+        content = settings.read(file)
+        if not isinstance(content, Mapping):
+            raise EqcollapseError(f"{file}: must be a mapping of sections, but holds {shown(content)}")
     except EqcollapseError as error:
         _stop(error)
 

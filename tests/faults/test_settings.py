@@ -149,6 +149,8 @@ def altered_text(draw: random.Random) -> bytes:
     """Return params.yaml with some bytes lost, doubled, exchanged, or flipped."""
     text = bytearray(TEXT.encode())
     for _ in range(draw.choice([1, 1, 1, 3, 20])):
+        if not text:
+            break
         start = draw.randrange(len(text))
         end = min(len(text), start + draw.choice([1, 2, 10, 200]))
         match draw.randrange(5):
