@@ -25,14 +25,17 @@ VALUES = [
     "", " ", "text", "1e", "0x10", "NaN", "1٢", "日本", "a\u202eb", "a" * 1000, "../../etc", "/etc/passwd", "$(id)",
     "{}", "a\nb", [], [[]], [None], ["text"], [0], [1, 1], list(range(1000)), {}, {"text": 1}, {1: 1}, {None: None},
 ]  # fmt: skip
+LR, EPOCHS, SEEDS = r"lr: [\d.e-]+", r"epochs: \d+", r"seeds: \[[\d, ]+\]"
+MAJORITY, RATIOS = r"majority: \[[\d, ]+\]", r"ratios: \[[\d, ]+\]"
 LAUGHS = "".join(f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 MAPS = "".join(f"x{n}: &m{n} {{a: *m{n - 1}, b: *m{n - 1}}}\n" for n in range(1, 40))
 
 
 def line(old: str, new: str) -> str:
-    """Return params.yaml with the first `old` in it replaced."""
-    assert old in TEXT
-    return TEXT.replace(old, new, 1)
+    """Return params.yaml with the first match of `old`, whatever number stands there, replaced."""
+    text, times = re.subn(old, lambda _: new, TEXT, count=1)
+    assert times == 1, old
+    return text
 
 
 REFUSED = {
@@ -43,48 +46,48 @@ REFUSED = {
     "a word": "text\n",
     "two documents": f"{TEXT}\n---\n{TEXT}",
     "a NUL": f"{TEXT}\0",
-    "a tab": line("  lr: 0.05", "\tlr: 0.05"),
-    "an open bracket": line("{size:", "{size: [") if "{size:" in TEXT else TEXT + "x: [",
+    "a tab": line(f"  {LR}", "\tlr: 0.05"),
+    "an open bracket": f"{TEXT}x: [",
     "deep lists": f"{TEXT}x: {'[' * 5000}{']' * 5000}\n",
     "deep maps": f"{TEXT}x: {'{a: ' * 2000}1{'}' * 2000}\n",
     "a billion laughs": f"{TEXT}bomb:\n  a0: &a0 [lol, lol]\n{LAUGHS}",
-    "a billion laughs as a value": f"x:\n  a0: &a0 [1, 1]\n{LAUGHS}" + line("lr: 0.05", "lr: *a11"),
+    "a billion laughs as a value": f"x:\n  a0: &a0 [1, 1]\n{LAUGHS}" + line(LR, "lr: *a11"),
     "laughing maps": f"{TEXT}x0: &m0 {{a: 1}}\n{MAPS}",
     "a list in itself": f"{TEXT}x: &x [*x]\n",
     "a map in itself": line("network:\n", "network: &n\n  stages: *n\n"),
-    "an alias to nothing": line("lr: 0.05", "lr: *nowhere"),
+    "an alias to nothing": line(LR, "lr: *nowhere"),
     "2 MB": f"{TEXT}# {'x' * (2 << 20)}\n",
     "a section twice": f"{TEXT}train: {{}}\n",
-    "a key twice": line("  lr: 0.05", "  lr: 0.05\n  lr: 0.06"),
-    "an octal number": line("epochs: 25", "epochs: 010"),
-    "a number of base sixty": line("epochs: 25", "epochs: 1:30"),
-    "a number of 5000 digits": line("epochs: 25", "epochs: " + "9" * 5000),
-    "a number of 400 digits": line("lr: 0.05", "lr: " + "9" * 400),
-    "a date": line("lr: 0.05", "lr: 2001-01-01"),
-    "no date": line("lr: 0.05", "lr: 2001-99-99"),
-    "yes": line("lr: 0.05", "lr: yes"),
-    "a string of digits": line("epochs: 25", "epochs: '25'"),
-    "a set": line("majority: [3, 5, 7]", "majority: !!set {3, 5}"),
-    "bytes": line("lr: 0.05", "lr: !!binary abcd"),
-    "a Python object": line("lr: 0.05", "lr: !!python/object/apply:os.system [touch planted]"),
-    "a Python name": line("lr: 0.05", "lr: !!python/name:os.system"),
-    "a local tag": line("lr: 0.05", "lr: !lr 0.05"),
+    "a key twice": line(f"  {LR}", "  lr: 0.05\n  lr: 0.06"),
+    "an octal number": line(EPOCHS, "epochs: 010"),
+    "a number of base sixty": line(EPOCHS, "epochs: 1:30"),
+    "a number of 5000 digits": line(EPOCHS, "epochs: " + "9" * 5000),
+    "a number of 400 digits": line(LR, "lr: " + "9" * 400),
+    "a date": line(LR, "lr: 2001-01-01"),
+    "no date": line(LR, "lr: 2001-99-99"),
+    "yes": line(LR, "lr: yes"),
+    "a string of digits": line(EPOCHS, "epochs: '25'"),
+    "a set": line(MAJORITY, "majority: !!set {3, 5}"),
+    "bytes": line(LR, "lr: !!binary abcd"),
+    "a Python object": line(LR, "lr: !!python/object/apply:os.system [touch planted]"),
+    "a Python name": line(LR, "lr: !!python/name:os.system"),
+    "a local tag": line(LR, "lr: !lr 0.05"),
     "a template with code": f"__use_yte__: true\n{TEXT}x: ?open('planted', 'w')\n",
     "a template in a template": line("train:\n", "train:\n  __use_yte__: true\n"),
     "UTF-16": TEXT.encode("utf-16"),
-    "latin 1": line("lr: 0.05", "lr: ä").encode("latin-1"),
+    "latin 1": line(LR, "lr: ä").encode("latin-1"),
     "no text": random.Random(0).randbytes(5000),
-    "a list as a key": line("  digits: {", "  ? [1, 2]\n  : {"),
-    "a number as a key": line("  digits: {", "  1: {"),
-    "a name that climbs": line("  digits: {", "  ../up: {"),
-    "a name of a space": line("  digits: {", "  ' ': {"),
-    "a long name": line("  digits: {", f"  {'a' * 300}: {{"),
-    "a million seeds": line("seeds: [0]", f"seeds: [{', '.join(map(str, range(90_000)))}]"),
-    "a grid of millions": line("ratios: [10, 50, 100]", f"ratios: [{', '.join(map(str, range(1, 30_000)))}]"),
-    "a billion snapshots": line("count: 12", "count: 1000000000"),
+    "a list as a key": line(r"  digits: \{", "  ? [1, 2]\n  : {"),
+    "a number as a key": line(r"  digits: \{", "  1: {"),
+    "a name that climbs": line(r"  digits: \{", "  ../up: {"),
+    "a name of a space": line(r"  digits: \{", "  ' ': {"),
+    "a long name": line(r"  digits: \{", f"  {'a' * 300}: {{"),
+    "a million seeds": line(SEEDS, f"seeds: [{', '.join(map(str, range(90_000)))}]"),
+    "a grid of millions": line(RATIOS, f"ratios: [{', '.join(map(str, range(1, 30_000)))}]"),
+    "a billion snapshots": line(r"count: \d+", "count: 1000000000"),
 }
 HANDLED = {
-    "an anchor": line("lr: 0.05", "lr: &rate 0.05").replace("start: 0.3", "start: *rate"),
+    "an anchor": line(LR, f"lr: &rate {CONTENT['train']['lr']}").replace("start: 0.3", "start: *rate"),
     "a merged section": line("train:\n", "train:\n  <<: {lr: 0.05}\n"),
     "a byte order mark": f"\ufeff{TEXT}",
     "other line ends": TEXT.replace("\n", "\r\n"),
