@@ -27,14 +27,18 @@ PLAN = "EQCOLLAPSE_PLAN"
 
 def look_at(file: str) -> None:
     """Check the text of a params file before Snakemake reads it, which a hostile one would keep busy for ever."""
-    if not os.path.exists(file):
-        return  # which Snakemake says
     try:
-        content = settings.read(file)
-        if not isinstance(content, Mapping):
-            raise EqcollapseError(f"{file}: must be a mapping of sections, but holds {shown(content)}")
+        _look_at(file)
     except EqcollapseError as error:
         _stop(error)
+
+
+def _look_at(file: str) -> None:
+    if not os.path.exists(file):
+        return  # which Snakemake says
+    content = settings.read(file)
+    if not isinstance(content, Mapping):
+        raise EqcollapseError(f"{file}: must be a mapping of sections, but holds {shown(content)}")
 
 
 def plan(
@@ -54,7 +58,7 @@ def plan(
         if not is_main_process:
             return _frozen(config)
         for file in files:
-            settings.read(file)
+            _look_at(file)
         return _planned(config, _named(files))
     except EqcollapseError as error:
         _stop(error)
