@@ -21,7 +21,8 @@ RADIUS_SAMPLES = 32
 def measure(cell: Cell) -> dict[str, Tensor]:
     """Measure the training features of the epoch that ended; add to its row of the history the training accuracy and,
     for a DEQ, `train_solver_converged` (the share of these solves, in evaluation mode, that converged) and
-    `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest).
+    `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest); for a layer whose
+    contraction is guaranteed also `solver_contraction_certified` and `solver_contraction_slack` (see `Contraction`).
 
     Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU. The layers
     are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image.
@@ -32,7 +33,7 @@ def measure(cell: Cell) -> dict[str, Tensor]:
     cell.history[-1] |= {f"train_{name}": value for name, value in solver_share(cell).items()}
     for equilibrium in cell.equilibria:
         equilibrium.statistics.enabled = False
-        cell.history[-1] |= _spectral_radius(cell, equilibrium)
+        cell.history[-1] |= _jacobian(cell, equilibrium)
         equilibrium.statistics.enabled = True
     features = layers.pop(LAYER)
     counts = correct_by_class(cell.network, features, labels).cpu()
@@ -65,8 +66,10 @@ def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
     return {layer: torch.cat(batches) for layer, batches in parts.items()}, torch.cat(of_class)
 
 
-def _spectral_radius(cell: Cell, equilibrium: Equilibrium) -> dict[str, float]:
-    """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode."""
+def _jacobian(cell: Cell, equilibrium: Equilibrium) -> dict[str, float]:
+    """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode, and
+    report how much of its contraction bound the layer uses.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
     handle = equilibrium.register_forward_hook(lambda module, inputs, z: seen.append((inputs[0], z)))
     images, _ = next(iter(cell.train.ordered()))
@@ -76,7 +79,11 @@ def _spectral_radius(cell: Cell, equilibrium: Equilibrium) -> dict[str, float]:
     ((x, z),) = seen
     layer = equilibrium.layer
     radius = spectral_radius(layer.bind(x) if hasattr(layer, "bind") else lambda z: layer(z, x), z)
-    return {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
+    row = {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
+    if hasattr(layer, "contraction"):
+        held = layer.contraction(tuple(x.shape[-2:]))
+        row |= {"solver_contraction_certified": held.certified, "solver_contraction_slack": held.slack}
+    return row
 
 
 def kept_features(cell: Cell, per_class: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from eqcollapse.collapse.moments import Moments
+from eqcollapse.equilibrium import ContractiveConv
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.training import checkpoints, stage
 from eqcollapse.training.stage import train
@@ -72,7 +73,13 @@ def test_history_and_snapshots_hold_what_was_asked_for(spec, files, tmp_path):
         rows = list(csv.DictReader(stream))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     assert [bool(row["train_accuracy"]) for row in rows] == [True, False, True, True]
-    assert all(float(row["solver_converged"]) == 1.0 for row in rows)
+    assert all(float(row[f"{part}solver_converged"]) == 1.0 for row in rows for part in ("", "test_"))
+    measured = [row for row in rows if row["train_accuracy"]]
+    assert all(float(row["train_solver_converged"]) == 1.0 for row in measured)
+    for row in measured:
+        certified, slack = (float(row[f"solver_contraction_{name}"]) for name in ("certified", "slack"))
+        assert float(row["solver_spectral_radius"]) <= certified <= 0.9 + 1e-6
+        assert 0.9 - certified <= slack + 1e-6
     snapshots = load_file(tmp_path / "snapshots.safetensors")
     assert {name.split("/")[0] for name in snapshots} == {"epoch-000001", "epoch-000003", "epoch-000004"}
 
@@ -124,6 +131,21 @@ def test_too_few_converged_samples_can_stop_a_cell(spec, files, tmp_path):
     spec["equilibrium"]["forward"] = spec["equilibrium"]["forward"] | {"max_iter": 3, "tol": 1e-9}
     spec["equilibrium"]["convergence"] = {"share": 0.5, "action": "stop", "method": "broyden"}
     with pytest.raises(EqcollapseError, match=r"noise/ka1-r2/deq/seed-0, epoch 1.*solver_converged.*residual"):
+        run(spec, files, tmp_path)
+
+
+def test_what_evaluation_did_not_solve_counts_too(spec, files, tmp_path, monkeypatch):
+    """A layer that is a contraction in training alone: features are measured where it is none."""
+    spec["equilibrium"]["convergence"] = {"share": 0.99, "action": "stop", "method": "broyden"}
+    bind = ContractiveConv.bind
+
+    def expanding(layer, x):
+        f = bind(layer, x)
+        return f if layer.training else lambda z: 3 * z + f(z)
+
+    monkeypatch.setattr(ContractiveConv, "bind", expanding)
+    spec["equilibrium"]["forward"] = spec["equilibrium"]["forward"] | {"method": "picard"}
+    with pytest.raises(EqcollapseError, match=r"epoch 1.*solver_converged 0\.0"):
         run(spec, files, tmp_path)
 
 
