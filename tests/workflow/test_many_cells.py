@@ -43,7 +43,7 @@ def test_the_cells_of_a_large_study_are_measured(study, cells):
     (job,) = with_cells(study, cells).jobs["collapse"].values()
     names = len(" ".join(job.inputs))
     assert names + sum(map(len, PADDING.values())) > os.sysconf("SC_ARG_MAX")
-    study.run("snakemake", "--cores", "1", "--quiet", "all", "collapse", **PADDING)
+    study.run("snakemake", "collapse", "--cores", "1", "--quiet", "all", **PADDING)
     with open(study.folder / COLLAPSE, newline="") as stream:
         rows = list(csv.DictReader(stream))
     last = [row for row in rows if row["epoch"] == "2" and row["layer"] == "features"]
