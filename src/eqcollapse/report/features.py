@@ -8,7 +8,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from safetensors import safe_open
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from eqcollapse.report.results import model_name, split_name
@@ -59,6 +58,8 @@ def gram(features: Features) -> np.ndarray:
 
 def embedding(values: np.ndarray) -> np.ndarray:
     """Return the t-SNE of `values` (N×d) in the plane (N×2): exact, in float64, of one thread, so that it repeats."""
+    from sklearn.manifold import TSNE  # a second to import, which no other figure should wait for
+
     perplexity = min(30.0, (len(values) - 1) / 3)
     with threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", method="exact", random_state=0).fit_transform(values)
