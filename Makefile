@@ -35,7 +35,7 @@ test: $(VENV)/complete ## lint, and the unit tests
 	@$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto
 
-test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (an hour)
+test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (hours)
 	python -m pytest -q -m "slow or workflow or container or slurm"
 
 faults: $(VENV)/complete ## the fault suite in full: kills, full disks, hostile input (an hour; root for small disks)
