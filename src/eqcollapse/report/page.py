@@ -42,7 +42,8 @@ figure svg { width: 100%; min-width: 34rem; height: auto; }
 figcaption, caption { color: #444; font-size: 0.9rem; text-align: left; padding: 0.3rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.7rem 0.25rem 0; text-align: left; vertical-align: top; }
-td:first-child { min-width: 10rem; }
+details td:first-child { min-width: 10rem; }
+section td:nth-child(n+4) { white-space: nowrap; }
 summary { font-weight: bold; padding: 0.2rem 0; cursor: pointer; }
 .warning { border-left: 0.3rem solid #d55e00; padding-left: 0.8rem; }
 .supported { color: #00664a; } .contradicted { color: #a33c00; } .undecided { color: #555; }

@@ -24,7 +24,7 @@ def chosen(frame: pd.DataFrame, dataset: str, splits: list[str], spec: dict) -> 
 
 def last_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     """Return each run's last row."""
-    return frame.sort_values("epoch").groupby(CELL, sort=False).tail(1)
+    return frame.sort_values("epoch", kind="stable").groupby(CELL, sort=False).tail(1)
 
 
 def converged(frame: pd.DataFrame) -> pd.Series:
