@@ -15,7 +15,10 @@ TINY = {
     "datasets": {"mnist": {"per_class": 20}, "cifar10-jpeg": {"per_class": 20}},
     "train": {"epochs": 1, "schedule": {"warmup": 0}},
     "models": {"mse": {"train": {"epochs": 1}}, "ce": {"train": {"epochs": 1}}},
-    "experiments": {"a": {"splits": ["balanced"], "seeds": [0]}, "b": {"datasets": ["mnist"]}},
+    "experiments": {
+        "a": {"splits": ["balanced"], "seeds": [0]},
+        "b": {"datasets": ["mnist"], "splits": ["balanced"], "models": ["mse", "ce"], "report": "b"},
+    },
 }
 
 

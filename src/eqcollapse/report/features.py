@@ -57,9 +57,14 @@ def gram(features: Features) -> np.ndarray:
 
 
 def embedding(values: np.ndarray) -> np.ndarray:
-    """Return the t-SNE of `values` (N×d) in the plane (N×2): exact, in float64, of one thread, so that it repeats."""
+    """Return the t-SNE of `values` (N×d) in the plane (N×2): exact, in float64, of one thread, so that it repeats.
+
+    Features that are all the same are one point.
+    """
     from sklearn.manifold import TSNE  # a second to import, which no other figure should wait for
 
+    if not np.ptp(values, axis=0).any():  # which t-SNE divides by
+        return np.zeros((len(values), 2))
     perplexity = min(30.0, (len(values) - 1) / 3)
     with threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", method="exact", random_state=0).fit_transform(values)

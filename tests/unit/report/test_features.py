@@ -48,3 +48,7 @@ def test_both_models_stand_side_by_side(etf):
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert [title.split(":")[0] for title in titles] == ["Explicit", "DEQ", "Explicit", "DEQ"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["majority class", "minority class"]
+
+
+def test_features_that_are_all_the_same_are_one_point():
+    assert (embedding(np.ones((30, 4))) == 0).all()
