@@ -32,7 +32,7 @@ class Equilibrium(nn.Module):
         gradient: `"implicit"`: of the equilibrium, by the implicit function theorem; `"one-step"`: of one
             evaluation at z*, cheap and biased; `"unrolled"`: of `forward.max_iter` recorded steps z <- layer(z, x)
             and one evaluation more that measures what they arrive at. It ignores `forward.method`, and never
-            stops early; where no graph is asked for it solves like the others, by `forward.method`.
+            stops early, in evaluation neither: it is an explicit network of tied layers.
 
     Attributes:
         solution: the last forward solve (without a graph), None before it.
@@ -73,7 +73,8 @@ class Equilibrium(nn.Module):
         """
         z0 = self._start(x) if z0 is None else z0.clone()
         f = self._one_function(x)
-        if not self._wants_graph(x):
+        # Unrolled, it is an explicit network of max_iter tied layers, and the same one where no gradient is wanted.
+        if self.gradient != "unrolled" and not self._wants_graph(x):
             return self._keep(self._solve(f, z0)).z.clone()
         return GRADIENTS[self.gradient](self, f, z0).clone()
 

@@ -118,6 +118,8 @@ def test_unrolled_is_max_iter_plain_steps():
     residual = (layer(z, x) - z).norm(dim=1) / layer(z, x).norm(dim=1)
     torch.testing.assert_close(equilibrium.solution.residual, residual.detach())
     assert equilibrium.solution.evaluations == 4  # three steps, and one that measures
+    with torch.no_grad():  # and the same network in evaluation, under whatever method
+        torch.testing.assert_close(equilibrium.eval()(x), z.detach())
 
 
 @pytest.mark.parametrize("method", METHODS)
