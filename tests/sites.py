@@ -35,6 +35,7 @@ def tool(name: str, *words: str) -> str:
         pytest.skip(f"needs root and {TOOLS.parent.name}/tools/{name}")
     # Of OMP_NUM_THREADS, nproc makes a number of processors.
     variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    variables["PATH"] = os.pathsep.join([variables["PATH"], "/usr/sbin", "/sbin"])  # not on every user's
     command = ["bash", str(TOOLS / name), *words]
     answer = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]

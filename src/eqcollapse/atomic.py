@@ -21,6 +21,7 @@ def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors' own is readable by its owner alone
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -32,6 +33,13 @@ def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
         raise EqcollapseError(_full(path, f"{needed}" if needed else f"more than {written}")) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _is_full(error: BaseException | None) -> bool:

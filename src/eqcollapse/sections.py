@@ -15,7 +15,7 @@ CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar
 Method = Literal["anderson", "broyden", "picard"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
-SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d*)-r(?P<ratio>[1-9]\d*(\.\d*[1-9])?)$")
+SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 
 

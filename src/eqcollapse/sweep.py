@@ -112,13 +112,14 @@ def _read(record: Path) -> tuple[str, list[str]]:
         digest = content["digest"]
         if not re.fullmatch(r"[0-9a-f]{10}", digest):
             return "unreadable", []
-        return digest, _inside([output["path"] for output in content["outputs"]])
-    except (OSError, ValueError, KeyError, TypeError):
+        return digest, _beside(record, [output["path"] for output in content["outputs"]])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "unreadable", []
 
 
-def _inside(files: list[str]) -> list[str]:
-    return [file for file in files if Path(file).parts[0] == "results" and ".." not in Path(file).parts]
+def _beside(record: Path, files: list[str]) -> list[str]:
+    """Return those of `files` that a record with a fixed name can speak of: in its folder, under fixed names."""
+    return [file for file in files if Path(file).parent == record.parent and not _PINNED.match(file)]
 
 
 def _move(source: Path, target: Path) -> None:

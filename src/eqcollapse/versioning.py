@@ -78,12 +78,16 @@ def stages(content: Mapping[str, Any]) -> list[Stage]:
 
 
 def faults(study: Study, versioned: list[Stage], moves: Mapping[str, set[str]]) -> list[str]:
-    """Return where dvc.yaml is not the truth, a line each; `moves` is what `moved` found."""
+    """Return where dvc.yaml is not the truth, a line each; `moves` is what `moved` found.
+
+    Without `moves`, what can be said of any study: that it does without a stage's files is no fault of dvc.yaml.
+    """
     lines = [f"dvc.yaml: there is no stage {name}" for name in _missing_stages(versioned)]
     lines += [f"dvc.yaml: no stage has params.yaml's {key} under its params" for key in _unwatched(versioned, moves)]
     lines += _output_faults(study, versioned)
+    lines += _idle_faults(study, versioned) if moves else []
     for stage in versioned:
-        lines += _dep_faults(study, stage, versioned)
+        lines += _dep_faults(study, stage)
         lines += _param_faults(stage, moves)
     return lines
 
@@ -107,24 +111,29 @@ def _output_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
             if owners != own:
                 under = " and ".join(owners) or "no stage"
                 yield f"dvc.yaml: {file} (stage {' and '.join(own) or job.stage}) is under the outs of {under}"
+
+
+def _idle_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
+    """Yield the outs and deps that no job of `study` has: of a study of everything these are faults."""
+    made = {out for stage in versioned for out in stage.outs}
     for stage in versioned:
-        files = [file for job in stage.jobs(study) for file in job.files]
+        jobs = stage.jobs(study)
+        needed = {file for job in jobs for file in job.inputs if not _covered(file, stage.outs)} | stage.sources()
+        for dep in stage.deps:
+            if (jobs or dep not in made) and not any(_covered(file, [dep]) for file in needed):
+                yield f"dvc.yaml: stages.{stage.name}.deps: {dep} is read by no job"
+        files = [file for job in jobs for file in job.files]
         for out in stage.outs:
             if files and not any(_covered(file, [out]) for file in files):
                 yield f"dvc.yaml: stages.{stage.name}.outs: {out} is written by no job"
 
 
-def _dep_faults(study: Study, stage: Stage, versioned: list[Stage]) -> Iterator[str]:
+def _dep_faults(study: Study, stage: Stage) -> Iterator[str]:
     read = {file for job in stage.jobs(study) for file in job.inputs if not _covered(file, stage.outs)}
     needed = read | stage.sources()
     for file in sorted(needed):
         if not _covered(file, stage.deps):
             yield f"dvc.yaml: stages.{stage.name}.deps: {file} is read, but is under none of them"
-    made = {out for other in versioned for out in other.outs}
-    for dep in stage.deps:
-        idle = dep in made and not stage.jobs(study)
-        if not idle and not any(_covered(file, [dep]) for file in needed):
-            yield f"dvc.yaml: stages.{stage.name}.deps: {dep} is read by no job"
 
 
 def _param_faults(stage: Stage, moves: Mapping[str, set[str]]) -> Iterator[str]:

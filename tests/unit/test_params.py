@@ -162,3 +162,10 @@ def test_a_preset_is_laid_over_params_and_named_in_faults(tmp_path):
     preset.write_text("- 1\n")
     with pytest.raises(EqcollapseError, match=r"preset\.yaml: must be a mapping"):
         load(ROOT / "params.yaml", preset)
+
+
+@pytest.mark.parametrize("name", ["ka" + "9" * 5000 + "-r1", "ka3-r" + "9" * 400, "ka3-r10.00000000001"])
+def test_names_of_splits_are_short(content, name):
+    content["experiments"]["a"]["splits"] = [name]
+    with pytest.raises(EqcollapseError, match=r"experiments\.a\.splits: .* is not allowed"):
+        parse(content)

@@ -180,3 +180,21 @@ def test_a_thousand_cells_are_swept_in_two_seconds(folder, content):
     gone, _ = sweep(study)
     assert gone >= 1000
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"digest": "0123456789", "outputs": [{"path": ""}]}',
+        '{"digest": "0123456789", "outputs": [{"path": "results"}]}',
+        '{"digest": "0123456789", "outputs": [{"path": "results/runs"}, {"path": "../x"}]}',
+        "[" * 200_000,
+    ],
+)
+def test_a_strange_record_moves_nothing_but_itself(folder, content, text):
+    study = plan(content)
+    build(study)
+    before = tree("results", "resources")
+    Path("results/tables/x.provenance.json").write_text(text)
+    sweep(study)
+    assert tree("results", "resources") == before

@@ -9,7 +9,7 @@ import yaml
 
 from eqcollapse import source, versioning
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import parse
+from eqcollapse.params import load, parse
 from eqcollapse.study import STAGES, Study
 
 ROOT = Path(__file__).parents[2]
@@ -165,3 +165,18 @@ def test_what_has_another_record_is_not_confirmed(made):
     Path(job.record).write_text("{}")
     with pytest.raises(EqcollapseError, match="is not a record"):
         versioning.confirm(made, SPLITS)
+
+
+PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_dvc_yaml_has_the_files_of_every_preset(preset):
+    assert versioning.faults(Study(load(ROOT / "params.yaml", preset)), versioning.load(ROOT / "dvc.yaml"), {}) == []
+
+
+@pytest.mark.parametrize("report", ["b", "none"])
+def test_a_study_may_do_without_a_stage(content, report):
+    content["theory"] = {}
+    content["experiments"] = {"b": content["experiments"]["b"] | {"report": report}}
+    assert versioning.faults(Study(parse(content)), versioning.load(ROOT / "dvc.yaml"), {}) == []

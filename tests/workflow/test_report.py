@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # what the page asked for would fail, and be told on the console
+    "--host-resolver-rules=MAP * ~NOTFOUND",
     "--virtual-time-budget=3000",
 )
 MODELS = {name: {"train": {"epochs": 2}, "network": {"width": 4, "stages": 3, "blocks": 1}} for name in ("mse", "ce")}
@@ -37,10 +38,9 @@ def reported(tmp_path_factory) -> Project:
     return project
 
 
-def browsed(project: Project, *words: str, width: int = 1200) -> subprocess.CompletedProcess:
-    page = (project.folder / "results/report.html").as_uri()
-    profile = project.folder.parent / "profile"
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},900", *words, page]
+def browsed(page: Path, profile: Path, *words: str, width: int = 1200) -> subprocess.CompletedProcess:
+    flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},900", "--enable-logging=stderr", *words]
+    command = [CHROMIUM, *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
@@ -63,10 +63,28 @@ def test_the_page_needs_no_network(reported):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_shows_the_page_and_asks_nobody(reported):
-    answer = browsed(reported, "--enable-logging=stderr", "--dump-dom")
+@pytest.mark.parametrize("width", [1200, 420])
+def test_a_browser_shows_the_page_and_asks_nobody(reported, tmp_path, width):
+    page = reported.folder / "results/report.html"
+    answer = browsed(page, tmp_path / "profile", "--dump-dom", width=width)
     assert answer.stdout.count("<svg") > 5
     assert "CONSOLE" not in answer.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize(
+    "planted",
+    [
+        '<img src="http://example.com/x.png">',
+        '<p style="background: url(//example.com/x.png)">x</p>',
+        '<script>fetch("http://example.com/x")</script>',
+    ],
+)
+def test_a_page_that_asked_somebody_would_be_told_on(reported, tmp_path, planted):
+    page = tmp_path / "planted.html"
+    text = (reported.folder / "results/report.html").read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", f"{planted}</body>"), encoding="utf-8")
+    assert "CONSOLE" in browsed(page, tmp_path / "profile", "--dump-dom").stderr
 
 
 def test_drawn_again_it_is_the_same_bytes(reported):

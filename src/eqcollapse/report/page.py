@@ -7,29 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from eqcollapse.atomic import write_text
+from eqcollapse.report.captions import caption
 from eqcollapse.report.networkclaims import CONVERGED
 from eqcollapse.report.results import converged, last_epoch, model_name, read
-
-CAPTIONS = {
-    r"figure-2-(.+)": "Paper A, figure 2: test features of one seed as t-SNE (above) and Gram matrix (below), on {0}. "
-    "Circles are majority, crosses minority classes; numbers name the classes.",
-    r"figure-3-(.+)": "Paper A, figure 3: test accuracy and NC1, NC2, NC3 of training features over epochs, on {0}. "
-    "Means over seeds; bands from the lowest to the highest seed.",
-    r"figure-appendix-g-(.+)": "Paper B, appendix G: as figure 5, on {0}.",
-    r"figure-appendix-(.+)-ka(\d+)": "Paper A, appendix: as figure 3, for KA = {1}, on {0}.",
-    r"figure-solver-(.+)": "The DEQ's solver over epochs of training, on {0}: steps, samples that stopped at the limit "
-    "(dotted: 1 %), residual, and spectral radius of df/dz at equilibria (dotted: 1). Not in the paper.",
-    r"figure-5": "Paper B, figure 5: NC1, NC2, NC3 at the stages of ResNets, beside the ReLU UFM of figure 4.",
-    r"figure-theory": "The layer-peeled models of paper A over R: descents, and exact minima where they are known.",
-    r"figure-low-rank": "Runs of a deep ReLU UFM that end below full collapse. Not in the paper.",
-    r"figure-(\d)(-.+)?": "Paper B, figure {0}{1}: loss, NC1, NC2, NC3 of gradient descent; dotted: the closed form.",
-    r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
-    r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance, mean ± 95 % interval. "
-    "Differences are paired by seed.",
-    r"selection": "Models by their accuracy on the validation share of the training set. Not in the paper.",
-    r"theory": "Minima reached by gradient descent against closed forms.",
-}
-"""Captions by what follows the experiment's name; the first pattern that fits a whole name counts."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -152,15 +132,6 @@ def _figure(name: str, path: str, number: int) -> str:
     return f"<figure><h3>{name}</h3><div>{picture}</div><figcaption>{html.escape(caption(name))}</figcaption></figure>"
 
 
-def caption(name: str) -> str:
-    """Return the caption of a table or figure, with its number in the paper."""
-    rest = name if name.startswith("theory") else name.partition("-")[2]
-    for pattern, text in CAPTIONS.items():
-        if match := re.fullmatch(pattern, rest):
-            return text.format(*(group or "" for group in match.groups()))
-    return name
-
-
 def inline_svg(text: str, prefix: str) -> str:
     """Return the <svg> element of a file, scalable, with `prefix` before its ids: several share one page."""
     text = text[text.index("<svg") :]
@@ -194,6 +165,9 @@ def _document(body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # Nothing that finds its way into the page may ask for anything; a browser says so on its console.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         '<link rel="icon" href="data:,">\n'  # or a browser asks for one
         f"<title>Neural collapse in deep equilibrium models</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"

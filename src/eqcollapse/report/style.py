@@ -10,7 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from eqcollapse.atomic import replacing
 
@@ -70,7 +70,9 @@ def log_scale(axes: Axes, which: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 100:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 4 else range(1, 10)))
+        locator = LogLocator(subs=(1, 2, 5) if high / low > 4 else range(1, 10))
+        seen = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+        axis.set_major_locator(locator if len(seen) > 2 else MaxNLocator(4))  # one tick says nothing of the scale
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

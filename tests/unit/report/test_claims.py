@@ -9,6 +9,7 @@ import pytest
 
 from eqcollapse.report.claims import judged, write_claims
 from eqcollapse.report.criteria import Rule, combined, measured
+from eqcollapse.report.networkclaims import CONVERGED
 
 SEEDS = (0, 1, 2)
 SPLITS = {"digits": ["balanced", "ka3-r10"]}
@@ -177,3 +178,28 @@ def test_files_say_the_same_and_repeat(tmp_path):
     assert a4["settings"] == "digits: balanced, ka3-r10"
     assert np.isclose(a4["criteria"][0]["mean"], -2.02)
     assert "## A4: contradicted" in written[0][1]
+
+
+RULES = {
+    "A1": ["below -1/0", "below -0.301/0", "below -0.301/0"] * 2,
+    "A2": ["above 0.1/0", "above 0/0"] * 2,
+    "A3": ["below 0/0"] * 2,
+    "A4": ["above -0.5/-0.5", "above 0/0", "above 0/0"],
+    "B1": ["below -3/-1"] * 4,
+    "B2": ["below -3/-1"] * 4,
+    "B3": ["below -3/-1"] * 3,
+    "B4": ["below -3/-1"] * 4 + ["below 0/0"],
+    "B4 with a free bias": ["below -3/-1"] * 4,
+}
+"""Sense and thresholds (supports/contradicts) of each criterion, as they were written before the numbers."""
+
+
+@pytest.mark.parametrize("number", RULES)
+def test_the_rules_are_those_that_were_written_down(number):
+    theory = {name: (case, descent(case, "supported")) for name, case in THEORY.get(number, {}).items()}
+    spec = {"networks": {"splits": SPLITS, "models": ["explicit", "deq"], "seeds": list(SEEDS)}, "stages": []}
+    (claim,) = (each for each in judged(spec, *networks("supported", "A1"), theory) if each.number == number)
+    rules = [criterion.rule for criterion in claim.criteria]
+    expected = RULES[number] * len(THEORY["B3"]) if number == "B3" else RULES[number]
+    assert [f"{rule.sense} {rule.supports:g}/{rule.contradicts:g}" for rule in rules] == expected
+    assert CONVERGED == 0.99
