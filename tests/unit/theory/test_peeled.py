@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,25 @@ def test_balanced_models_reach_the_lower_bound(model, bound, step):
         measured = geometry(result, cells)
         for name in ("nc2", "nc3", "etf_features", "seli_weight", "seli_features", "self_duality"):
             assert float(measured[name].max()) < 1e-5, name
+
+
+def test_the_seli_geometry_under_imbalance_is_that_of_the_samples():
+    """Thrampoulidis et al. 2022: of I - 11^T/K = U S V^T, a column a sample, W W^T is U S U^T and H^T H is V S V^T."""
+    cell, sizes = Cell(3, 10.0, 0), [10] * 3 + [1] * 7
+    labels = torch.tensor(sizes).to(torch.int64)
+    samples = torch.repeat_interleave(torch.arange(10), labels)
+    encoded = (torch.eye(10, dtype=torch.float64) - 0.1)[:, samples]
+    left, values, right = torch.linalg.svd(encoded, full_matrices=False)
+    root = values[:9].sqrt()
+    weight, features = torch.zeros(1, 10, 20).double(), torch.zeros(1, 20, 10).double()
+    weight[0, :, :9] = left[:, :9] * root
+    first = torch.cumsum(labels, 0) - labels
+    features[0, :9] = root[:, None] * right[:9, first]
+    result = replace(minimise_peeled("explicit", [cell], iterations=1, **SIZES), weight=weight, features=features)
+    measured = geometry(result, [cell])
+    assert float(measured["seli_weight"]) < 1e-12
+    assert float(measured["seli_features"]) < 1e-12
+    assert float(measured["etf_features"]) > 0.1
 
 
 def test_both_models_end_on_the_exact_minimum_and_its_geometry():
