@@ -1,12 +1,9 @@
 """Tables A-1 .. A-4: test accuracy in per cent."""
 
-import math
-
 import pandas as pd
 
-from eqcollapse.report.intervals import mean_and_interval
-from eqcollapse.report.networkclaims import CONVERGED
-from eqcollapse.report.results import chosen, converged, last_epoch, model_name, read
+from eqcollapse.report.intervals import mean_and_interval, with_interval
+from eqcollapse.report.results import CONVERGED, chosen, last_epoch, model_name, read, unconverged
 
 GROUPS = {
     "overall": "test_accuracy",
@@ -27,13 +24,12 @@ def solver_warning(accuracy: pd.DataFrame, spec: dict) -> str:
     if "solver_converged" not in accuracy:
         return ""
     final = pd.concat([last_epoch(chosen(accuracy, *cell, spec)) for cell in spec["splits"].items()])
-    failed = final[converged(final) < CONVERGED]
-    if failed.empty:
+    failed = unconverged(final)
+    if not failed:
         return ""
-    cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())
     return (
         f"Warning: a DEQ that does not converge is no equilibrium. In the last epoch the solver converged for less "
-        f"than {CONVERGED:.0%} of the samples in {cells}."
+        f"than {CONVERGED:.0%} of the samples in {', '.join(failed)}."
     )
 
 
@@ -74,11 +70,6 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
             name = "Difference" if column == "difference" else model_name(column)
             signed = column == "difference"
             pairs = zip(table[column], table[f"{column}_interval"], strict=True)
-            shown[name] = [_number(value, half, signed) for value, half in pairs]
+            shown[name] = [with_interval(value, half, signed) for value, half in pairs]
     shown["Seeds"] = table["seeds"].astype(str)
     return shown
-
-
-def _number(value: float, half: float, signed: bool) -> str:
-    text = f"{value:+.2f}" if signed else f"{value:.2f}"
-    return text if math.isnan(half) else f"{text} ± {half:.2f}"

@@ -10,7 +10,7 @@ import pandas as pd
 from eqcollapse.atomic import write_text
 from eqcollapse.report import networkclaims, theoryclaims
 from eqcollapse.report.criteria import UNDECIDED, Criterion, combined
-from eqcollapse.report.results import read
+from eqcollapse.report.results import CONVERGED, read
 
 ABOUT = """# What the papers claim, and what this study says of it
 
@@ -127,7 +127,7 @@ def _plain(value: float) -> float | None:
 
 def as_markdown(claims: list[Claim]) -> str:
     """Return the claims for people: a table of verdicts, then each claim's numbers."""
-    lines = [ABOUT.format(converged=100 * networkclaims.CONVERGED), "| claim | verdict |", "| --- | --- |"]
+    lines = [ABOUT.format(converged=100 * CONVERGED), "| claim | verdict |", "| --- | --- |"]
     lines += [f"| {claim.number}. {claim.text} | {claim.verdict} |" for claim in claims]
     for claim in claims:
         lines += ["", f"## {claim.number}: {claim.verdict}", "", claim.text, ""]

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from eqcollapse.report.results import chosen, model_name, read, split_name
-from eqcollapse.report.style import log_scale, look, new_figure
+from eqcollapse.report.style import band, log_scale, look, new_figure
 
 PANELS = {
     "test_accuracy": "Test accuracy (%)",
@@ -52,7 +52,6 @@ def _panel(axis, part: pd.DataFrame, quantity: str, models: list[str]) -> None:
             ["mean", "min", "max"]
         )
         style = look(position) | ({"marker": ""} if "accuracy" in quantity else {})
-        axis.plot(values.index, values["mean"], label=model_name(model), **style)
-        axis.fill_between(values.index, values["min"], values["max"], color=style["color"], alpha=0.2, linewidth=0)
+        band(axis, values, style, model_name(model))
     if "accuracy" not in quantity:
         log_scale(axis, "y")

@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 
 from eqcollapse.report.criteria import Criterion, Rule, measured
-from eqcollapse.report.results import converged, last_epoch, model_name
+from eqcollapse.report.results import CONVERGED, converged, last_epoch, model_name
 
-CONVERGED = 0.99
-"""The least share of samples whose solve converged in the last epoch for a DEQ's run to count."""
 PAIR = ["dataset", "split", "seed"]
 FALLS = {
     "sun2024_nc1": ("NC1", np.log10(0.1)),

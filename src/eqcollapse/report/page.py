@@ -8,8 +8,7 @@ import pandas as pd
 
 from eqcollapse.atomic import write_text
 from eqcollapse.report.captions import caption
-from eqcollapse.report.networkclaims import CONVERGED
-from eqcollapse.report.results import converged, last_epoch, model_name, read
+from eqcollapse.report.results import converged, last_epoch, model_name, read, unconverged
 
 STYLE = """
 :root { color-scheme: light; }
@@ -111,13 +110,12 @@ def solver_summary(accuracy: pd.DataFrame) -> str:
             f"| {part.solver_steps.max():.1f} | {part.solver_residual.max():.2g} "
             f"| {part.solver_spectral_radius.max():.2f} |"
         )
-    failed = final[converged(final) < CONVERGED]
+    failed = unconverged(final)
     verdict = "<p>Every DEQ converged for 99 % of its samples or more in its last epoch.</p>"
-    if len(failed):
-        cells = ", ".join(f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples())
+    if failed:
         verdict = (
             f'<p class="warning">Warning: {len(failed)} of {len(final)} DEQs did not converge. A DEQ that does not '
-            f"converge is no equilibrium; these count in no claim: {html.escape(cells)}.</p>"
+            f"converge is no equilibrium; these count in no claim: {html.escape(', '.join(failed))}.</p>"
         )
     return f"<p>Last epoch, training and evaluation, the worst of the seeds.</p>{_html_table(lines)}{verdict}"
 

@@ -3,6 +3,8 @@
 import pandas as pd
 
 CELL = ["dataset", "split", "model", "seed"]
+CONVERGED = 0.99
+"""The least share of samples whose solve converged in the last epoch for a DEQ to be one, and its run to count."""
 SHARES = ("solver_converged", "train_solver_converged", "test_solver_converged")
 NAMES = {"explicit": "Explicit", "deq": "DEQ"}
 
@@ -34,6 +36,12 @@ def converged(frame: pd.DataFrame) -> pd.Series:
     """
     columns = [name for name in SHARES if name in frame]
     return frame[columns].min(axis=1) if columns else pd.Series(float("nan"), index=frame.index)
+
+
+def unconverged(final: pd.DataFrame) -> list[str]:
+    """Return the names of the runs in `final`, a row a run, whose solver converged for less than `CONVERGED`."""
+    failed = final[converged(final) < CONVERGED]
+    return [f"{row.dataset}/{row.split}/{row.model}/seed-{row.seed}" for row in failed.itertuples()]
 
 
 def model_name(model: str) -> str:

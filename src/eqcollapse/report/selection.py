@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.report.intervals import mean_and_interval
+from eqcollapse.report.intervals import mean_and_interval, with_interval
 from eqcollapse.report.results import chosen, last_epoch, read
 
 SCORE = "validation_accuracy"
@@ -63,7 +63,7 @@ def _row(dataset: str, model: str, final: pd.DataFrame, spec: dict) -> dict:
 def _shown(numbers: pd.DataFrame) -> pd.DataFrame:
     shown = numbers[["dataset", "head", "model", "settings"]].rename(columns=str.capitalize)
     pairs = zip(numbers.validation, numbers.validation_interval, strict=True)
-    shown["Validation"] = [f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}" for mean, half in pairs]
+    shown["Validation"] = [with_interval(mean, half) for mean, half in pairs]
     shown["Steps"] = [f"{steps:.1f}" if not math.isnan(steps) else "" for steps in numbers.solver_steps]
     shown["Seeds"] = numbers.seeds.astype(str)
     shown["Chosen"] = ["chosen" if chosen else "" for chosen in numbers.chosen]

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report.networkclaims import CONVERGED
-from eqcollapse.report.results import chosen, model_name, read, split_name
-from eqcollapse.report.style import log_scale, look, new_figure
+from eqcollapse.report.results import CONVERGED, chosen, model_name, read, split_name
+from eqcollapse.report.style import band, log_scale, look, new_figure
 
 PANELS = {
     "solver_steps": "Solver steps\n(mean a sample)",
@@ -37,8 +36,7 @@ def solver_figure(accuracy: pd.DataFrame, spec: dict) -> Figure:
             values = part.groupby("epoch")[quantity].agg(["mean", "min", "max"])
             style = look(position) | ({} if quantity == "solver_spectral_radius" else {"marker": ""})
             name = split_name(split) if len(spec["models"]) == 1 else f"{model_name(model)}, {split_name(split)}"
-            axis.plot(values.index, values["mean"], label=name, **style)
-            axis.fill_between(values.index, values["min"], values["max"], color=style["color"], alpha=0.2, linewidth=0)
+            band(axis, values, style, name)
         axis.set_title(label)
         axis.set_xlabel("Epoch")
         log_scale(axis, "x")

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from eqcollapse.report.results import chosen, model_name, read
-from eqcollapse.report.style import log_scale, look, new_figure
+from eqcollapse.report.style import band, log_scale, look, new_figure
 from eqcollapse.report.theory import FLOOR
 
 TITLES = {"of": "orthogonal frame", "etf": "simplex ETF"}
@@ -70,5 +70,4 @@ def _theory(axes, runs: pd.DataFrame) -> None:
 
 def _line(axis, values: pd.DataFrame, style: dict, label: str) -> None:
     if len(values):
-        axis.plot(values.index, values["mean"], label=label, **style)
-        axis.fill_between(values.index, values["min"], values["max"], color=style["color"], alpha=0.2, linewidth=0)
+        band(axis, values, style, label)

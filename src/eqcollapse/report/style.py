@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -59,6 +60,13 @@ def look(position: int) -> dict:
         "linestyle": LINES[position % len(LINES)],
         "marker": MARKERS[position % len(MARKERS)],
     }
+
+
+def band(axis: Axes, values: pd.DataFrame, style: dict, label: str | None) -> None:
+    """Draw a line and its band over the index of `values`, whose columns are the middle, lowest and highest value."""
+    middle, low, high = (values[column] for column in values)
+    axis.plot(values.index, middle, label=label, **style)
+    axis.fill_between(values.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def log_scale(axes: Axes, which: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report.style import COLOURS, LINES, MARKERS, look, new_figure
+from eqcollapse.report.style import COLOURS, LINES, MARKERS, band, look, new_figure
 
 FLOOR = 1e-16
 """Metrics fall to 1e-47 where collapse is exact; below this they only squeeze the rest of the picture."""
@@ -176,8 +176,7 @@ def _row(name: str, case: str, losses: pd.Series, closed_form: float, status: st
 
 def _band(axis, runs: pd.DataFrame, quantity: str, style: dict, label: str | None) -> None:
     values = runs.groupby("iteration")[quantity].agg(["median", "min", "max"]).clip(lower=FLOOR / 10)
-    axis.plot(values.index, values["median"], label=label, **style)
-    axis.fill_between(values.index, values["min"], values["max"], color=style["color"], alpha=0.2, linewidth=0)
+    band(axis, values, style, label)
 
 
 def _over_ratio(axis, part: pd.DataFrame, quantity: str) -> None:

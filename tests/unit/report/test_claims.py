@@ -9,7 +9,7 @@ import pytest
 
 from eqcollapse.report.claims import judged, write_claims
 from eqcollapse.report.criteria import Rule, combined, measured
-from eqcollapse.report.networkclaims import CONVERGED
+from eqcollapse.report.results import CONVERGED
 
 SEEDS = (0, 1, 2)
 SPLITS = {"digits": ["balanced", "ka3-r10"]}
