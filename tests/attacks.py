@@ -159,6 +159,11 @@ def added(path: str) -> Callable:
     return do
 
 
+def piped(folder: Path, rng: random.Random) -> str:
+    os.mkfifo(folder / "results/pipe")
+    return "results/pipe"
+
+
 def linked(folder: Path, rng: random.Random) -> str:
     (folder / "results/elsewhere").symlink_to("/tmp", target_is_directory=True)
     return "results/elsewhere"
@@ -313,6 +318,9 @@ ATTACKS = [
     Attack("report code changed", "code", source("src/eqcollapse/report/figures.py")),
     Attack("metrics code changed", "code", source("src/eqcollapse/measurement.py")),
     Attack("data code changed", "code", source("src/eqcollapse/data/images.py")),
+    Attack("the command line's code changed", "code", source("src/eqcollapse/__main__.py")),
+    Attack("the code that writes records changed", "code", source("src/eqcollapse/provenance/records.py")),
+    Attack("the code that files are written by changed", "code", source("src/eqcollapse/atomic.py")),
     Attack("the record of a run deleted", "missing", removed(f"{RUN}/model.safetensors", True)),
     Attack("the record of a split deleted", "missing", removed(SPLIT, True)),
     Attack("the record of a table deleted", "missing", removed(TABLE, True), TABLE),
@@ -333,11 +341,29 @@ ATTACKS = [
            record_edited(SPLIT, lambda body: body["command"].__setitem__(5, "0123456789"))),
     Attack("a record's digest edited along with its seal", "record",
            record_edited(SPLIT, lambda body: body.update(digest="0123456789"))),
+    Attack("a record's bytes edited along with its seal", "altered", lambda folder, rng: [
+        record_edited(FIGURE, _first(lambda file: file.update(bytes=7), "outputs"))(folder, rng),
+        "results/figures/a-figure-3-digits.pdf"][1], None),
+    Attack("a record's bytes of an input edited along with its seal", "input",
+           record_edited(f"{RUN}/history.csv", _first(lambda file: file.update(bytes=7), "inputs"))),
+    Attack("a record's threads edited along with its seal", "record",
+           record_edited(f"{RUN}/history.csv", lambda body: body["run"].update(threads=7))),
+    Attack("a record's code of the command line edited along with its seal", "code",
+           record_edited(f"{RUN}/history.csv", lambda body: body["code"].update(runner="0" * 64))),
+    Attack("a record with a key twice", "record", replaced(
+        SPLIT, lambda held: held.replace(b'"stage"', b'"stage": "train", "stage"', 1), True)),
+    Attack("claims rewritten along with their record and seal", "content", rewritten(
+        "results/claims.md", lambda text: text.replace("undecided", "supported")), None),
+    Attack("a table said to be of other packages, along with its record and seal", "content", lambda folder, rng: [
+        rewritten(TABLE, _better)(folder, rng),
+        record_edited(TABLE, lambda body: body["environment"]["packages"].update(pandas="1.0"))(folder, rng), TABLE][2],
+        None),
     Attack("a foreign table", "foreign", added("results/tables/b-table-9.csv"), None),
     Attack("a foreign file in a run", "foreign", added(f"{RUN}/best.pt"), None),
     Attack("a foreign split", "foreign", added("results/splits/digits/mine.csv"), None),
     Attack("a foreign data set", "foreign", added("resources/datasets/mine/train.safetensors"), None),
     Attack("a foreign record", "foreign", added("results/tables/x.provenance.json"), None),
+    Attack("a foreign pipe", "foreign", piped, None),
     Attack("a foreign link to a folder", "foreign", linked, None),
     Attack("a model deleted", "missing", removed(f"{RUN}/model.safetensors"), None),
     Attack("a figure deleted", "missing", removed(FIGURE), None),
@@ -355,6 +381,9 @@ ATTACKS = [
     Attack("the image's definition changed", "image", image_rebuilt("containers/eqcollapse.def")),
     Attack("a rule given another command", "snakemake", substituted(
         "workflow/rules/train.smk", "--outputs", "--extra --outputs", f"{RUN}/provenance.json"), FIGURE, True),
+    Attack("a rule that does more", "snakemake", substituted(
+        "workflow/rules/train.smk", "> {log} 2>&1", "> {log} 2>&1; date >> {output.history}", f"{RUN}/provenance.json"),
+        FIGURE, True),
     Attack("a rule that reads nothing", "snakemake", substituted(
         "workflow/rules/collapse.smk", "histories=ancient(STUDY.outputs(\"train\", \"history.csv\"))",
         "histories=[]", "results/metrics/collapse.csv"), FIGURE, True),

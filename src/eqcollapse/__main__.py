@@ -4,17 +4,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from eqcollapse import specs
 from eqcollapse.errors import EqcollapseError, machines_fault
-from eqcollapse.source import code_digest
+from eqcollapse.source import code_digest, runner_digest
 from eqcollapse.study import ABOUT, STAGES, record_path
-
-Run = Mapping[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +45,7 @@ def _interrupt(number: int, frame: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eqcollapse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for stage in RUNNERS:
+    for stage in STAGES:
         command = commands.add_parser(stage, help=ABOUT[stage])
         command.set_defaults(run=_run_stage)
         command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
@@ -98,15 +95,16 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
 
     stage = options.command
     specs.check(stage, options.spec)
-    import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
-    code = code_digest(STAGES[stage])
+    module = import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
+    code, runner = code_digest(STAGES[stage]), runner_digest()
     if options.code and options.code != code[: len(options.code)]:
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
     if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
         options.inputs = sys.stdin.read().splitlines()
-    run = RUNNERS[stage](options) or {}
+    specs.check_files(stage, options.inputs, options.outputs)
+    run = module.run(options.spec, options.inputs, options.outputs, **_places(options)) or {}
     write_record(
         record_path(tuple(options.outputs)),
         stage=stage,
@@ -115,78 +113,18 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
         spec=options.spec,
         inputs=options.inputs,
         outputs=options.outputs,
-        code=code,
+        code={"digest": code, "runner": runner},
         run=run,
     )
 
 
-def _data(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.data.stage import prepare
-
-    train, test = (Path(file) for file in options.outputs)
-    spec = {**options.spec, "path": options.path}
-    return prepare(spec, train, test, mirror=options.mirror, cache=Path(".cache/downloads"))
-
-
-def _splits(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.data.splits import write_split
-
-    return write_split(options.spec, Path(options.inputs[0]), Path(options.outputs[0]))
-
-
-def _train(options: argparse.Namespace) -> Run:
-    from eqcollapse.devices import claim
-    from eqcollapse.training.stage import train
-
-    claimed = claim() if options.device != "cpu" else None
-    if len(options.inputs) != 3 or len(options.outputs) != 4:
-        raise EqcollapseError("--inputs are train, test and split; --outputs history, snapshots, features and weights")
-    data, test, split = (Path(file) for file in options.inputs)
-    checkpoint = Path(".cache/checkpoints", f"{options.digest}.pt")
-    folder = Path(options.outputs[0]).parent
-    try:
-        return train(options.spec, data, test, split, folder, device=options.device, checkpoint=checkpoint)
-    finally:
-        if claimed:
-            claimed.close()
-
-
-def _collapse(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.measurement import measure
-
-    half = len(options.inputs) // 2
-    return measure(options.inputs[:half], options.inputs[half:], *options.outputs)
-
-
-def _theory(options: argparse.Namespace) -> Run:
-    from eqcollapse.theory.stage import run
-
-    run(options.spec, Path(options.outputs[0]), progress=lambda line: print(line, file=sys.stderr, flush=True))
-    return {"threads": 1}  # which it keeps to, and then gives back what this process had
-
-
-def _table(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.report.tables import write_table
-
-    return write_table(options.spec, options.inputs, options.outputs)
-
-
-def _figure(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.report.figures import write_figure
-
-    return write_figure(options.spec, options.inputs, options.outputs)
-
-
-def _claims(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.report.claims import write_claims
-
-    return write_claims(options.spec, options.inputs, options.outputs)
-
-
-def _page(options: argparse.Namespace) -> Run | None:
-    from eqcollapse.report.page import write_page
-
-    return write_page(options.spec, options.inputs, options.outputs)
+def _places(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what says where, and not what: the stages that fetch or go on from where they were have such options."""
+    if options.command == "data":
+        return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
+    if options.command == "train":
+        return {"device": options.device, "checkpoint": Path(".cache/checkpoints", f"{options.digest}.pt")}
+    return {}
 
 
 def _check(options: argparse.Namespace, _: list[str]) -> None:
@@ -222,18 +160,6 @@ def _hash(options: argparse.Namespace, _: list[str]) -> None:
 
     print(content_sha256(options.path))
 
-
-RUNNERS: dict[str, Callable[[argparse.Namespace], Run | None]] = {
-    "data": _data,
-    "splits": _splits,
-    "train": _train,
-    "theory": _theory,
-    "collapse": _collapse,
-    "table": _table,
-    "figure": _figure,
-    "claims": _claims,
-    "page": _page,
-}
 
 if __name__ == "__main__":
     if Path("src/eqcollapse").is_dir():

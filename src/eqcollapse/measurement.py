@@ -29,6 +29,12 @@ SUMMARY = {
 """The columns that the summary has, and what it calls them."""
 
 
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Measure the runs whose snapshots and then histories `inputs` are; see `measure` for `outputs`."""
+    half = len(inputs) // 2
+    measure(inputs[:half], inputs[half:], *outputs)
+
+
 def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str, summary: str) -> None:
     """Write a row a (run, epoch, layer) to `collapse`, a row a (run, epoch) to `accuracy`, and `summarised` of both."""
     torch.set_num_threads(1)

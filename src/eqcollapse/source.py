@@ -8,22 +8,35 @@ cluster agree on paths.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 PACKAGE = "eqcollapse"
-PLUMBING = {"eqcollapse.atomic", "eqcollapse.errors", "eqcollapse.data.download"}
-"""How bytes come and go, not what they are (a download is checked by its hash): no part of any digest."""
+PLUMBING = {"eqcollapse.atomic", "eqcollapse.data.download", "eqcollapse.devices", "eqcollapse.errors"}
+"""How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash): in no path's
+digest."""
+RUNNER = {*PLUMBING, f"{PACKAGE}.__main__", f"{PACKAGE}.provenance.records", f"{PACKAGE}.specs"}
+"""What every job passes through besides its stage's modules: in no path's digest either, but in every record."""
 ROOT = Path(__file__).parent
 
 
 @cache
 def code_digest(module: str, root: Path = ROOT) -> str:
     """Return the sha256 of `module` and of all modules of the package that it imports, at any depth."""
+    return _digest_of(imported(module, root), root)
+
+
+@cache
+def runner_digest(root: Path = ROOT) -> str:
+    """Return the sha256 of the modules of `RUNNER`."""
+    return _digest_of(RUNNER, root)
+
+
+def _digest_of(modules: Iterable[str], root: Path) -> str:
     total = hashlib.sha256()
-    for name in sorted(imported(module, root)):
+    for name in sorted(modules):
         total.update(f"{name}:{_module_digest(_file(name, root))}\n".encode())
     return total.hexdigest()
 
@@ -44,6 +57,11 @@ def imported(module: str, root: Path = ROOT) -> set[str]:
 def files(module: str, root: Path = ROOT) -> list[Path]:
     """Return the source files behind `code_digest(module)`."""
     return [_file(name, root) for name in sorted(imported(module, root))]
+
+
+def runner_files(root: Path = ROOT) -> list[Path]:
+    """Return the source files behind `runner_digest()`."""
+    return [_file(name, root) for name in sorted(RUNNER)]
 
 
 @cache

@@ -18,6 +18,21 @@ _THEORY = {
 """The types of params.yaml, with what a spec leaves out: how a result is drawn does not change it."""
 
 
+_READ = {"data": "", "splits": "train", "train": "train test split", "theory": ""}
+"""The files that a stage reads; other stages read as many as the study has."""
+_WRITTEN = {
+    "data": "train test",
+    "splits": "split",
+    "train": "history snapshots features weights",
+    "theory": "csv",
+    "collapse": "collapse accuracy summary",
+    "table": "csv md tex",
+    "figure": "pdf png svg",
+    "claims": "json md",
+    "page": "html",
+}
+
+
 class Spec(dict):
     """A mapping whose missing keys are the fault of whoever wrote the command line."""
 
@@ -47,6 +62,14 @@ def check(stage: str, spec: Spec) -> None:
             raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(_THEORY)}")
         section, drawn = _THEORY[spec["kind"]]
         _validate(section, {**spec, **drawn}, "--spec: ")
+
+
+def check_files(stage: str, inputs: list[str], outputs: list[str]) -> None:
+    """Hold the number of files against what the stage reads and writes: EqcollapseError that says which these are."""
+    for option, given, names in (("--inputs", inputs, _READ.get(stage)), ("--outputs", outputs, _WRITTEN[stage])):
+        wanted = None if names is None else names.split()
+        if wanted is not None and len(given) != len(wanted):
+            raise EqcollapseError(f"{option}: {', '.join(wanted) or 'none'} expected, {len(given)} files given")
 
 
 def _validate(section: type, content: Any, prefix: str) -> None:

@@ -1,12 +1,14 @@
 """The digest of a stage's code follows its imports, and does not care for comments."""
 
 import ast
+import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from eqcollapse import source
-from eqcollapse.source import ROOT, code_digest, imported
+from eqcollapse.source import PLUMBING, ROOT, RUNNER, code_digest, imported, runner_digest, runner_files
 from eqcollapse.study import STAGES
 
 
@@ -94,3 +96,39 @@ def _imported_names(path: Path) -> list[str]:
     tree = ast.walk(ast.parse(path.read_text()))
     nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
     return [alias.name if isinstance(node, ast.Import) else node.module or "" for node in nodes for alias in node.names]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_job_runs_is_in_its_digest(stage):
+    """`__main__` hands a job to `run` of the stage's module, and looks at nothing of the spec itself."""
+    module = STAGES[stage]
+    assert callable(import_module(module).run)
+    assert module in imported(module)
+
+
+def test_what_every_job_passes_through_is_in_every_record():
+    """All modules that a job imports are in its digest or in the runner's, but for those that only name and check."""
+    named = {"eqcollapse.source", "eqcollapse.study", "eqcollapse.faults"}  # paths, messages, digests themselves
+    reached = _imported_at_the_top("eqcollapse.__main__") | _imported_at_the_top("eqcollapse.specs")
+    assert reached <= RUNNER | named | {"eqcollapse.sections"}  # the types of params.yaml, which only refuse
+    assert RUNNER >= PLUMBING
+    assert {path.stem for path in runner_files()} == {name.rpartition(".")[2] for name in RUNNER}
+
+
+def _imported_at_the_top(module: str) -> set[str]:
+    body = ast.parse((ROOT / f"{module.partition('.')[2].replace('.', '/')}.py").read_text()).body
+    statements = [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith("eqcollapse")]
+    names = {f"{node.module}.{alias.name}" for node in statements for alias in node.names}
+    modules = {node.module for node in statements} | names
+    return {name for name in modules if (ROOT / f"{name.partition('.')[2].replace('.', '/')}.py").is_file()}
+
+
+def test_an_edit_of_what_every_job_passes_through_changes_the_runner_only(tmp_path):
+    root = tmp_path / "eqcollapse"
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
+    before = runner_digest(root), {stage: code_digest(module, root) for stage, module in STAGES.items()}
+    for cached in (runner_digest, code_digest, source._imports, source._tree, source._module_digest):
+        cached.cache_clear()
+    (root / "specs.py").write_text((root / "specs.py").read_text() + "\nNEW = 1\n")
+    assert runner_digest(root) != before[0]
+    assert {stage: code_digest(module, root) for stage, module in STAGES.items()} == before[1]

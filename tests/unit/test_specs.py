@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from eqcollapse.__main__ import RUNNERS, main
+from eqcollapse.__main__ import main
 from eqcollapse.params import parse
-from eqcollapse.study import Study
+from eqcollapse.study import STAGES, Study
 
 
 def answer(capsys, stage: str, spec: dict, inputs: tuple, outputs: tuple) -> str:
@@ -19,7 +19,7 @@ def answer(capsys, stage: str, spec: dict, inputs: tuple, outputs: tuple) -> str
     return said[0]
 
 
-@pytest.mark.parametrize("stage", [stage for stage in RUNNERS if stage != "collapse"])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "collapse"])
 def test_a_missing_key_is_named(content, capsys, stage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = next(iter(Study(parse(content)).jobs[stage].values()))
@@ -43,6 +43,16 @@ def test_a_value_of_another_type_is_named(content, capsys, key, value, words):
     spec = json.loads(job.spec_json)
     spec["train"][key] = value
     assert words in answer(capsys, "train", spec, job.inputs, job.outputs)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_files_that_are_too_few_or_too_many_are_told(content, capsys, stage):
+    job = next(iter(Study(parse(content)).jobs[stage].values()))
+    line = answer(capsys, stage, job.spec, job.inputs, (*job.outputs, "another"))
+    assert "--outputs: " in line
+    assert f"expected, {len(job.outputs) + 1} files given" in line
+    if stage in ("data", "splits", "train", "theory"):
+        assert "--inputs: " in answer(capsys, stage, job.spec, (*job.inputs, "another"), job.outputs)
 
 
 def test_every_spec_of_the_study_is_as_it_should_be(content):

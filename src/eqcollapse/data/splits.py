@@ -44,6 +44,12 @@ class Split:
     validation: np.ndarray
 
 
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Write the split of `spec` of the training set `inputs` (one file) to `outputs` (one file)."""
+    (train,), (split,) = inputs, outputs
+    write_split(spec, train, split)
+
+
 def write_split(spec: dict, train_file: str | Path, output: str | Path) -> None:
     """Write the split that `spec` describes of the data set in `train_file` as CSV `index,label,group,part`.
 

@@ -23,6 +23,14 @@ _MAX_ARCHIVE_BYTES = 1 << 38
 Source = tuple[Splits, tuple[str, ...], dict[str, str]]
 
 
+def run(
+    spec: dict, inputs: list[str], outputs: list[str], *, path: str | None, mirror: str | None, cache: Path
+) -> None:
+    """Write the data set of `spec` to `outputs` (train, test); `path` is where the bytes of an image folder lie."""
+    train, test = outputs
+    prepare({**spec, "path": path}, train, test, mirror=mirror, cache=cache)
+
+
 def prepare(
     spec: dict,
     train: str | Path,

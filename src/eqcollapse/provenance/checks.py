@@ -106,6 +106,19 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
             yield Finding("record", record.path, f"{key}: {old}", new, f"remove it and its outputs; {REDO}")
     if fault := _command_fault(content):
         yield Finding("record", record.path, "a command that says what the record says", fault, REMAKE)
+    for key, value in _run_of(job).items():
+        if content["run"].get(key) != value:
+            stated = content["run"].get(key)
+            yield Finding(
+                "record", record.path, f"run.{key}: {value}", f"{stated}", f"remove it and its outputs; {REDO}"
+            )
+
+
+def _run_of(job: Job) -> dict[str, object]:
+    """Return what the record of `job` must say of how it ran, where the study settles it."""
+    if job.stage == "train":
+        return {"threads": job.spec["train"]["threads"], "deterministic": True}
+    return {"threads": 1} if job.stage in ("theory", "collapse") else {}
 
 
 def _contrast(key: str, expected: object, stated: object) -> tuple[str, str]:
@@ -155,7 +168,7 @@ def check_outputs(job: Job, record: Record, found: Mapping[str, Content]) -> Ite
             continue
         if file not in found:
             yield Finding("missing", file, f"sha256 {stated['sha256']}", "no such file", REDO)
-        elif found[file].sha256 != stated["sha256"]:
+        elif (found[file].sha256, found[file].bytes) != (stated["sha256"], stated["bytes"]):
             expected = f"{stated['bytes']} bytes, sha256 {stated['sha256']}"
             held = f"{found[file].bytes} bytes, sha256 {found[file].sha256}"
             yield Finding("altered", file, expected, held, f"remove it and its record; {REDO}")
@@ -173,10 +186,11 @@ def check_inputs(job: Job, record: Record, lineage: Lineage, records: Mapping[st
         upstream = records.get(writer.record)
         if upstream is None or not upstream.usable or file not in upstream.outputs:
             continue  # found at the writer
-        wrote = upstream.outputs[file]["sha256"]
-        if wrote != stated["sha256"]:
-            found = f"read with sha256 {stated['sha256']}"
-            yield Finding("input", record.path, f"{file}: sha256 {wrote}", found, f"remove it and its outputs; {REDO}")
+        wrote = upstream.outputs[file]
+        if wrote != stated:
+            expected = f"{file}: {wrote['bytes']} bytes, sha256 {wrote['sha256']}"
+            found = f"read as {stated['bytes']} bytes, sha256 {stated['sha256']}"
+            yield Finding("input", record.path, expected, found, f"remove it and its outputs; {REDO}")
 
 
 def check_strangers(
@@ -193,6 +207,6 @@ def check_strangers(
             held = f"made with digest {record.content['digest']}, which params.yaml does not ask for"
             yield Finding("superseded", where, "no such result", held, "run snakemake -n, which puts it in .attic")
     for file in sorted(strangers):
-        if os.path.isfile(file) or os.path.islink(file):
+        if os.path.lexists(file):  # a link, a pipe: whatever it is
             held = "a record of no job of the study" if is_record(file) else "a file of no job of the study"
             yield Finding("foreign", file, "no such file", held, "remove it")

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from eqcollapse.provenance.commits import Sources, head, sources
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
-from eqcollapse.source import ROOT, code_digest, files
+from eqcollapse.source import ROOT, code_digest, files, runner_digest, runner_files
 from eqcollapse.study import STAGES, Job
 
 COMMIT = "commit it"
@@ -14,11 +15,29 @@ COMMIT = "commit it"
 
 @dataclass(frozen=True)
 class _Used:
-    """The code that some jobs of one stage ran: its digest and the commit that HEAD named then."""
+    """The code that some jobs ran, that of their stage or (None) what every job passes through: its digest, and the
+    commit that HEAD named then.
+    """
 
-    stage: str
+    stage: str | None
     digest: str
     commit: str
+
+    def digest_in(self, root: Path = ROOT) -> str:
+        """Return the digest of this code as it is in `root`, a folder of the package."""
+        return code_digest(STAGES[self.stage], root) if self.stage else runner_digest(root)
+
+    @property
+    def files(self) -> list[Path]:
+        """The source files of this code today."""
+        return files(STAGES[self.stage]) if self.stage else runner_files()
+
+    @property
+    def entry(self) -> str:
+        """The file by which it is called."""
+        module = STAGES[self.stage] if self.stage else "eqcollapse.__main__"
+        path = next(path for path in self.files if path.stem == module.rpartition(".")[2])
+        return f"src/{path.relative_to(ROOT.parent)}"
 
 
 def check_code(lineage: Lineage, records: Mapping[str, Record]) -> tuple[list[Finding], list[str]]:
@@ -31,7 +50,8 @@ def check_code(lineage: Lineage, records: Mapping[str, Record]) -> tuple[list[Fi
         record = records.get(job.record)
         if record is not None and record.usable and job.stage in STAGES:
             code = record.content["code"]
-            used.setdefault(_Used(job.stage, code["digest"], code["commit"] or ""), []).append(job)
+            for stage, digest in ((job.stage, code["digest"]), (None, code["runner"])):
+                used.setdefault(_Used(stage, digest, code["commit"] or ""), []).append(job)
     now = head()
     if not used or now is None:
         return [], [] if now else ["no git history here: whether the code is that of a commit could not be checked"]
@@ -45,25 +65,23 @@ def check_code(lineage: Lineage, records: Mapping[str, Record]) -> tuple[list[Fi
 
 def _blame(used: _Used, jobs: list[Job], known: Sources, now: str) -> list[tuple[str, str, str, str]]:
     """Return path, expected, found, remedy of each source file (or record) at fault; nothing where the code is fine."""
-    module = STAGES[used.stage]
-    today = code_digest(module)
-    origin = next((commit for commit in (used.commit, now) if known.digest(commit, module) == used.digest), None)
-    if used.digest == today:
-        if origin:
-            return []
-        return [(path, f"as in commit {now[:12]}", "changed, and in no commit", COMMIT)
-                for path in known.changed(now, module) or [_source(module)]]  # fmt: skip
+    origin = next(
+        (commit for commit in (used.commit, now) if known.digest(commit, used.digest_in) == used.digest), None
+    )
+    today = used.digest == used.digest_in()
+    if today and origin:
+        return []
+    if today or (origin and used.stage is None):  # what every job passes through makes no result stale
+        paths = known.changed(now, used.files) or ([used.entry] if today else [])
+        return [(path, f"as in commit {now[:12]}", "changed, and in no commit", COMMIT) for path in paths]
     if origin:
         found = "changed after these results were made"
-        return [(path, f"as in commit {origin[:12]}", found, "run snakemake") for path in known.changed(origin, module)]
+        return [
+            (path, f"as in commit {origin[:12]}", found, "run snakemake") for path in known.changed(origin, used.files)
+        ]
     paths = sorted({job.record for job in jobs})
     return [(path, "code of a commit of this repository", f"code {used.digest[:12]}, which no known commit has",
              "run snakemake") for path in paths]  # fmt: skip
-
-
-def _source(module: str) -> str:
-    path = next(path for path in files(module) if path.stem == module.rpartition(".")[2])
-    return f"src/{path.relative_to(ROOT.parent)}"
 
 
 def _finding(blame: tuple[str, str, str, str], jobs: list[Job], lineage: Lineage) -> Finding:

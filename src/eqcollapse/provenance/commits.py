@@ -3,11 +3,11 @@
 import ast
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eqcollapse.source import PACKAGE, ROOT, code_digest, files
+from eqcollapse.source import PACKAGE, ROOT
 
 SOURCE = f"src/{PACKAGE}"
 
@@ -25,22 +25,22 @@ class Sources:
             self._roots[commit] = self._unpacked(commit)
         return self._roots[commit]
 
-    def digest(self, commit: str, module: str) -> str | None:
-        """Return the digest of the code of `module` at `commit`; None if it is not to be had."""
+    def digest(self, commit: str, digest: Callable[[Path], str]) -> str | None:
+        """Return what `digest` gives for the package's folder at `commit`; None if that is not to be had."""
         root = self.root(commit)
         if root is None:
             return None
         try:
-            return code_digest(module, root)
+            return digest(root)
         except (FileNotFoundError, SyntaxError):
             return None
 
-    def changed(self, commit: str, module: str) -> list[str]:
-        """Return the source files of `module` that are not, in their syntax, as `commit` has them."""
+    def changed(self, commit: str, files: Iterable[Path]) -> list[str]:
+        """Return those of today's source `files` that are not, in their syntax, as `commit` has them."""
         root = self.root(commit)
         if root is None:
             return []
-        paths = [path.relative_to(ROOT) for path in files(module)]
+        paths = [path.relative_to(ROOT) for path in files]
         return [f"{SOURCE}/{path}" for path in paths if _syntax(root / path) != _syntax(ROOT / path)]
 
     def _unpacked(self, commit: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Snakemake's own job DAG, planned in an empty folder, against the study and the records."""
 
 import importlib.util
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,14 @@ from eqcollapse.provenance.reading import Record
 from eqcollapse.provenance.records import recorded
 
 PATIENCE = 600
+_BLOCK = re.compile(r"\n\n(?=\[\w{3} \w{3} [ \d]\d \d\d:)")
+"""What parts the jobs of a dry run: an empty line, and the clock; for a command may have empty lines of its own."""
+_PLAIN = r"[\w@%+=:,./-]"  # what a shell takes as it stands, as `shlex.quote` has it
+_WORDS = rf"(?: (?:{_PLAIN}|'[^']*'|\"'\")+)*"
+_FRAME = re.compile(
+    rf"(?:printf '%s\\n'{_WORDS} \| )?PYTHONPATH=src python -m eqcollapse{_WORDS} > {_PLAIN}+ 2>&1", re.ASCII
+)
+"""All that a rule's command may be: one call of eqcollapse, whose words go to a log."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +80,19 @@ class Planning:
 
 def parsed(said: str) -> Iterator[Planned]:
     """Yield the jobs of what `snakemake --dry-run --printshellcmds` says."""
-    for block in said.split("\n\n"):
-        lines = block.strip().splitlines()
+    for block in _BLOCK.split(said):
+        about, _, command = block.partition("\nShell command: ")
+        lines = about.strip().splitlines()
         rule = next((line for line in lines if line.startswith(("rule ", "localrule "))), None)
         if rule is None:
             continue
         fields = dict(line.strip().partition(": ")[::2] for line in lines)
-        command = fields.get("Shell command", "None")
+        command = command.partition("\nJob stats:")[0].strip()
         yield Planned(
             rule.split()[1].rstrip(":"),
             _paths(fields.get("input", "")),
             _paths(fields.get("output", "")),
-            () if command == "None" else stated(shlex.split(command)),
+            () if command in ("", "None") else stated(command),
         )
 
 
@@ -90,15 +100,17 @@ def _paths(text: str) -> tuple[str, ...]:
     return tuple(path for path in text.split(", ") if path)
 
 
-def stated(words: list[str]) -> tuple[str, ...]:
+def stated(command: str) -> tuple[str, ...]:
     """Return what a record keeps of a rule's shell command: no environment, no redirection, nothing that says where.
 
-    What `printf FORMAT` hands to its standard input counts as given in the place of `-`.
+    What `printf FORMAT` hands to its standard input counts as given in the place of `-`. A command that does more than
+    to call eqcollapse and keep its words in a log is returned as it is, so that it equals no record's.
     """
+    if not _FRAME.fullmatch(command):
+        return (command,)
+    words = shlex.split(command)
     piped = words[2 : words.index("|")] if "|" in words else []
-    words = words[words.index("python") :] if "python" in words else words
-    words = words[: words.index(">")] if ">" in words else words
-    return tuple(recorded(words, piped))
+    return tuple(recorded(words[words.index("python") : words.index(">")], piped))
 
 
 def check_plan(planned: list[Planned], lineage: Lineage, records: Mapping[str, Record]) -> Iterator[Finding]:

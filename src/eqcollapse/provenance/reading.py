@@ -50,7 +50,7 @@ class Record:
 def read(path: str) -> Record:
     """Read the record at `path`; one that is no record at all has empty content and says why in `faults`."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         return Record(path, {}, (f"cannot be read ({type(error).__name__})",))
     fault = next(iter(_validator().iter_errors(content)), None)
@@ -59,6 +59,14 @@ def read(path: str) -> Record:
         return Record(path, {}, (f"{where}: is not of the form of record.schema.json",))
     edited = () if seal(content) == content["seal"] else ("edited after it was written (its seal is broken)",)
     return Record(path, content, edited)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return `pairs` as a mapping; a key that occurs twice would show people one value and programs another."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
 
 
 def read_sound(path: str) -> Record:

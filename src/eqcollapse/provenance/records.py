@@ -16,7 +16,7 @@ from typing import Any
 
 from eqcollapse.atomic import write_text
 
-FORMAT = "eqcollapse-provenance/1"
+FORMAT = "eqcollapse-provenance/2"
 TENSOR_STAGES = ("train", "theory", "collapse")
 UNRECORDED = ("--path", "--mirror", "--device")
 """Options that say where, not what: they are no part of a record."""
@@ -42,13 +42,14 @@ def write_record(
     spec: Mapping[str, Any],
     inputs: Iterable[str],
     outputs: Iterable[str],
-    code: str,
+    code: Mapping[str, str],
     run: Mapping[str, Any],
 ) -> None:
     """Write the record of one job to `path`, as JSON with sorted keys, in the form of record.schema.json.
 
-    `code` is the digest of the source files that the stage imports; `run` is what the stage says of how it ran
-    (device, threads, determinism). The record ends in a seal, so that one edited by hand is told apart.
+    `code` has the digests of the source files that the stage imports and of those that every job passes through; `run`
+    is what the stage says of how it ran (device, threads, determinism). The record ends in a seal, so that one edited
+    by hand is told apart.
     """
     record = {
         "format": FORMAT,
@@ -58,7 +59,7 @@ def write_record(
         "spec": spec,
         "inputs": [described(file) for file in inputs],
         "outputs": [described(file) for file in outputs],
-        "code": {"digest": code, "commit": head_commit()},
+        "code": {**code, "commit": head_commit()},
         "environment": environment(),
         "run": {**_tensor_settings(stage), **run},
     }

@@ -38,7 +38,7 @@ class Claim:
         return combined(self.criteria)
 
 
-def write_claims(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Judge the claims from (collapse.csv, accuracy.csv, theory CSVs...), and write them to `outputs` (json, md).
 
     `spec` has `networks` (splits by data set, models and seeds of paper A's experiment, or None), `stages` (models

@@ -8,7 +8,7 @@ from eqcollapse.report import curves, features, solver, stages, theory
 from eqcollapse.report.style import save
 
 
-def write_figure(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Draw the figure of `spec` from the files `inputs` to `outputs` (pdf, png, svg)."""
     if spec["kind"] not in KINDS:
         raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(KINDS)}")

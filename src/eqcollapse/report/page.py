@@ -30,7 +30,7 @@ summary { font-weight: bold; padding: 0.2rem 0; cursor: pointer; }
 STAGES = ("data", "splits", "train", "collapse", "report", "theory")
 
 
-def write_page(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Write the page of `spec` (jobs a stage, names of tables and figures) from accuracy.csv, claims.md, tables (md)
     and figures (svg), in this order, to `outputs` (html).
     """

@@ -7,7 +7,7 @@ from eqcollapse.errors import EqcollapseError
 from eqcollapse.report import accuracy, selection, theory
 
 
-def write_table(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
     if spec["kind"] not in KINDS:
         raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(KINDS)}")

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,14 @@ Progress = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def run(spec: dict[str, Any], output: Path, progress: Progress | None = None) -> None:
+def run(spec: dict[str, Any], inputs: list[str], outputs: list[str]) -> dict[str, Any]:
+    """Run the experiment of `spec`, which reads nothing, to `outputs` (one file), and tell of its progress."""
+    (output,) = outputs
+    experiment(spec, Path(output), progress=lambda line: print(line, file=sys.stderr, flush=True))
+    return {"threads": 1}  # which it keeps to, and then gives back what this process had
+
+
+def experiment(spec: dict[str, Any], output: Path, progress: Progress | None = None) -> None:
     """Run the experiment that `spec` (plain values, every key present) describes; write its CSV to `output`.
 
     kind `ufm`: a row a (lambda_scale, seed, logged iteration) with the loss, the closed form `optimum` with

@@ -15,6 +15,7 @@ from eqcollapse.atomic import replacing
 from eqcollapse.data.batches import Batches, channel_statistics
 from eqcollapse.data.splits import Split, read_split
 from eqcollapse.data.store import Dataset, read_dataset
+from eqcollapse.devices import claim
 from eqcollapse.equilibrium import EquilibriumError
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.networks.classifier import build
@@ -24,6 +25,20 @@ from eqcollapse.training.snapshots import kept_features, measure
 
 EVALUATION_BATCH = 256
 METADATA = "eqcollapse.run"
+
+
+def run(spec: dict, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
+    """Train the cell of `spec` from `inputs` (train, test, split) to `outputs` (history, snapshots, features, weights).
+
+    See `train`. On a machine with several GPUs, the job is given one of them until it ends.
+    """
+    claimed = claim() if device != "cpu" else None
+    files = (Path(file) for file in inputs)
+    try:
+        return train(spec, *files, Path(outputs[0]).parent, device=device, checkpoint=checkpoint)
+    finally:
+        if claimed:
+            claimed.close()
 
 
 def train(

@@ -36,15 +36,24 @@ def job(stage: str, path: str, seed: int, inputs: tuple[str, ...], outputs: tupl
     digest = f"{seed:010x}"
     path = path.format(digest)
     outputs = tuple(file.format(path) for file in outputs)
-    spec = {"seed": seed, "dataset": "d", "split": "balanced", "model": "m"}
+    spec = {"seed": seed, "dataset": "d", "split": "balanced", "model": "m", "train": {"threads": 1}}
     return Job(stage, path, digest, spec, inputs, outputs, record_path(outputs))
 
 
 def record(one: Job, code: str = CODE) -> None:
     words = ["python", "-m", "eqcollapse", one.stage, "--digest", one.digest, "--spec", one.spec_json]
     words += ["--inputs", *one.inputs] if one.inputs else []
-    write_record(one.record, stage=one.stage, digest=one.digest, command=[*words, "--outputs", *one.outputs],
-                 spec=one.spec, inputs=one.inputs, outputs=one.outputs, code=code, run={})  # fmt: skip
+    write_record(
+        one.record,
+        stage=one.stage,
+        digest=one.digest,
+        command=[*words, "--outputs", *one.outputs],
+        spec=one.spec,
+        inputs=one.inputs,
+        outputs=one.outputs,
+        code={"digest": code, "runner": "b" * 64},
+        run={"threads": 1, "deterministic": True},
+    )
 
 
 @pytest.fixture

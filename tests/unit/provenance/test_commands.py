@@ -14,6 +14,7 @@ from eqcollapse import __main__
 from eqcollapse.provenance.dag import stated
 from eqcollapse.provenance.explain import _typed
 from eqcollapse.provenance.reading import Record
+from eqcollapse.report import tables
 
 
 def record(inputs: list[str]) -> Record:
@@ -50,7 +51,32 @@ def test_the_names_of_many_cells_come_by_a_pipe(tmp_path):
 def test_a_planned_command_counts_what_is_piped_as_given():
     words = "printf '%s\\n' a b | PYTHONPATH=src python -m eqcollapse collapse --inputs - --outputs o > log 2>&1"
     known = "python -m eqcollapse collapse --inputs a b --outputs o"
-    assert stated(shlex.split(words)) == tuple(shlex.split(known))
+    assert stated(words) == tuple(shlex.split(known))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "{}; touch x",
+        "touch x; {}",
+        "{} && touch x",
+        "{}\n\ntouch x",
+        "PYTHONPATH=mine:src {}",
+        "{} --spec $(touch x)",
+        "{} --spec `touch x`",
+        "{} --inputs *",
+        "cat a | {}",
+        "printf 'b\\n' a | {}",
+    ],
+)
+def test_a_command_that_does_more_is_that_of_no_record(words):
+    spec = """'{"a":"b'"'"'c"}'"""
+    call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec} --inputs a --outputs o > log 2>&1"
+    plain = stated(call)
+    assert plain[:4] == ("python", "-m", "eqcollapse", "page")
+    assert json.loads(plain[7]) == {"a": "b'c"}
+    altered = words.format(call)
+    assert stated(altered) == (altered,)
 
 
 @pytest.mark.parametrize(("words", "typed"), [(["a.csv", "b.csv"], ""), (["-"], "a.csv\nb.csv\n")])
@@ -60,14 +86,16 @@ def test_inputs_by_standard_input_are_recorded_as_those_on_the_command_line(tmp_
     Path("b.csv").write_text("b")
     seen = []
 
-    def runner(options):
-        seen.extend(options.inputs)
-        Path(options.outputs[0]).write_text("made")
+    def run(spec, inputs, outputs):
+        seen.extend(inputs)
+        for file in outputs:
+            Path(file).write_text("made")
 
-    monkeypatch.setitem(__main__.RUNNERS, "splits", runner)
+    monkeypatch.setattr(tables, "run", run)
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    start = ["splits", "--digest", "0123456789", "--spec", "{}", "--inputs"]
-    assert __main__.main([*start, *words, "--outputs", "o.csv"]) == 0
-    written = json.loads(Path("o.csv.provenance.json").read_text())
+    start = ["table", "--digest", "0123456789", "--spec", "{}", "--inputs"]
+    end = ["--outputs", "o.csv", "o.md", "o.tex"]
+    assert __main__.main([*start, *words, *end]) == 0
+    written = json.loads(Path("o.provenance.json").read_text())
     assert seen == [source["path"] for source in written["inputs"]] == ["a.csv", "b.csv"]
-    assert written["command"][3:] == [*start, "a.csv", "b.csv", "--outputs", "o.csv"]
+    assert written["command"][3:] == [*start, "a.csv", "b.csv", *end]

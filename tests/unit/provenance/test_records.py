@@ -52,7 +52,7 @@ def test_a_record_is_a_function_of_the_files(tmp_path):
             spec={"b": 1, "a": 2},
             inputs=[str(tmp_path / "in.txt")],
             outputs=[str(tmp_path / "out.txt")],
-            code="c0de",
+            code={"digest": "c0de", "runner": "c0de"},
             run={"threads": 1},
         )
         records.append((tmp_path / name).read_bytes())

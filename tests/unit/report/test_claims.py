@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eqcollapse.report.claims import judged, write_claims
+from eqcollapse.report.claims import judged, run
 from eqcollapse.report.criteria import Rule, combined, measured
 from eqcollapse.report.results import CONVERGED
 
@@ -167,7 +167,7 @@ def test_files_say_the_same_and_repeat(tmp_path):
     written = []
     for name in ("first", "second"):
         outputs = [str(tmp_path / f"{name}.{suffix}") for suffix in ("json", "md")]
-        write_claims(spec, inputs, outputs)
+        run(spec, inputs, outputs)
         written.append([Path(path).read_text(encoding="utf-8") for path in outputs])
     assert written[0] == written[1]
     content = json.loads(written[0][0])

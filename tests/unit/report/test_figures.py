@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from eqcollapse.report import figures
 from eqcollapse.report.curves import curves
-from eqcollapse.report.figures import write_figure
 
 SPEC = {
     "kind": "curves",
@@ -54,6 +54,6 @@ def test_the_same_data_are_the_same_bytes(frames, tmp_path):
     drawn = []
     for name in ("first", "second"):
         outputs = [tmp_path / f"{name}.{suffix}" for suffix in ("pdf", "png", "svg")]
-        write_figure(SPEC, inputs, outputs)
+        figures.run(SPEC, inputs, outputs)
         drawn.append([path.read_bytes() for path in outputs])
     assert drawn[0] == drawn[1]

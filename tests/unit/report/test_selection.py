@@ -5,8 +5,8 @@ import pytest
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import parse
+from eqcollapse.report import tables
 from eqcollapse.report.selection import selection_table
-from eqcollapse.report.tables import write_table
 from eqcollapse.study import Study
 
 SPEC = {
@@ -72,7 +72,7 @@ def test_it_is_written_for_people(accuracy, tmp_path):
     file = tmp_path / "accuracy.csv"
     accuracy.to_csv(file, index=False)
     outputs = [str(tmp_path / f"table.{suffix}") for suffix in ("csv", "md", "tex")]
-    write_table(SPEC, ["", str(file)], outputs)
+    tables.run(SPEC, ["", str(file)], outputs)
     text = (tmp_path / "table.md").read_text()
     assert "| digits | explicit | fast | train.lr = 0.1 | 86.00 ± 12.71 |  | 2 | chosen |" in text
     assert "| digits | equilibrium | deq | train.lr = 0.1 | 66.00 ± 12.71 | 5.0 | 2 | chosen |" in text

@@ -5,7 +5,7 @@ import pytest
 
 from eqcollapse.report import theory as report
 from eqcollapse.report.style import save
-from eqcollapse.theory.stage import run
+from eqcollapse.theory.stage import experiment
 
 UFM = {
     "kind": "ufm",
@@ -53,7 +53,7 @@ def frames(tmp_path_factory):
         "peeled-e2": PEELED | {"bound_weight": 2.0, "bound_features": 2.0},
     }
     for name, spec in specs.items():
-        run(spec, folder / f"{name}@0.csv")
+        experiment(spec, folder / f"{name}@0.csv")
     return {name: pd.read_csv(folder / f"{name}@0.csv") for name in specs}
 
 

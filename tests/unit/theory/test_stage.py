@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.theory.stage import run
+from eqcollapse.theory.stage import experiment
 
 UFM = {
     "kind": "ufm",
@@ -47,7 +47,7 @@ def rows(path):
 
 
 def test_ufm_has_a_row_a_run_and_logged_iteration(tmp_path):
-    run(UFM, tmp_path / "b-figure-3@abc.csv")
+    experiment(UFM, tmp_path / "b-figure-3@abc.csv")
     table = rows(tmp_path / "b-figure-3@abc.csv")
     iterations = sorted({int(row["iteration"]) for row in table})
     assert iterations[0] == 0
@@ -61,7 +61,7 @@ def test_ufm_has_a_row_a_run_and_logged_iteration(tmp_path):
 
 
 def test_layer_peeled_has_a_row_a_run(tmp_path):
-    run(PEELED, tmp_path / "peeled@abc.csv")
+    experiment(PEELED, tmp_path / "peeled@abc.csv")
     table = rows(tmp_path / "peeled@abc.csv")
     keys = [(r["model"], int(r["majority"]), float(r["ratio"]), int(r["seed"])) for r in table]
     assert keys == [(m, 2, ratio, s) for m in ("explicit", "deq") for ratio in (1.0, 10.0) for s in (0, 1)]
@@ -71,15 +71,15 @@ def test_layer_peeled_has_a_row_a_run(tmp_path):
 @pytest.mark.parametrize("spec", [UFM, PEELED])
 def test_two_runs_give_the_same_bytes(spec, tmp_path):
     told = []
-    run(spec, tmp_path / "one@a.csv", progress=told.append)
-    run(spec, tmp_path / "two@a.csv")
+    experiment(spec, tmp_path / "one@a.csv", progress=told.append)
+    experiment(spec, tmp_path / "two@a.csv")
     assert (tmp_path / "one@a.csv").read_bytes() == (tmp_path / "two@a.csv").read_bytes()
     assert told
 
 
 def test_a_diverging_experiment_is_named_and_writes_nothing(tmp_path):
     with pytest.raises(EqcollapseError, match=r"experiment b-figure-3: .*iteration \d+.*`step`.*`start`"):
-        run(UFM | {"start": 30.0, "iterations": 200}, tmp_path / "b-figure-3@abc.csv")
+        experiment(UFM | {"start": 30.0, "iterations": 200}, tmp_path / "b-figure-3@abc.csv")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,4 +94,4 @@ def test_a_diverging_experiment_is_named_and_writes_nothing(tmp_path):
 )
 def test_specs_are_checked(spec, words, tmp_path):
     with pytest.raises(EqcollapseError, match=words):
-        run(spec, tmp_path / "x@a.csv")
+        experiment(spec, tmp_path / "x@a.csv")
