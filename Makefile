@@ -9,7 +9,7 @@ export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run plan test test-slow faults lint format image bench lock
+.PHONY: help setup run plan test test-slow faults lint format image bench bench-gpu lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,12 +55,18 @@ format: $(VENV)/complete ## put Python and Snakemake files in order
 image: ## build the container image (needs apptainer; 5 to 10 minutes)
 	@containers/build
 
-bench: $(VENV)/complete ## paired timings against the peers, as tables (some ten minutes)
-	@test -d .cache/torchdeq || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
-		--require-hashes --target .cache/torchdeq -r benchmarks/requirements.lock
+bench: $(VENV)/complete .cache/torchdeq ## paired timings against the peers, as tables (some ten minutes)
 	OMP_NUM_THREADS=1 PYTHONPATH=src:.cache/torchdeq python benchmarks/equilibrium.py 2> .cache/benchmark.log
 	OMP_NUM_THREADS=1 python benchmarks/collapse.py
 	OMP_NUM_THREADS=1 python benchmarks/theory.py
+
+bench-gpu: $(VENV)/complete .cache/torchdeq ## the tests that need a GPU, and training on it against plain PyTorch and torchdeq
+	python -m pytest -q -m gpu
+	for batch in 128 512; do PYTHONPATH=src:.cache/torchdeq python benchmarks/training.py --batch $$batch || exit 1; done
+
+.cache/torchdeq: $(VENV)/complete
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $@ \
+		-r benchmarks/requirements.lock
 
 lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \

@@ -16,6 +16,15 @@ ROOT = Path(__file__).parents[1]
 os.environ["SLURM_CONF"] = os.devnull
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where torch sees none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture
 def content() -> dict:
     """The committed params.yaml, as a mapping of the test's own."""

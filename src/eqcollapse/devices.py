@@ -1,4 +1,4 @@
-"""A GPU of its own for every job on a machine with several: no two take the same one while another is free."""
+"""A GPU for every job on a machine with several: the one that the fewest others have."""
 
 import fcntl
 import os
@@ -14,25 +14,27 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 def claim(folder: Path = LOCKS) -> IO[str] | None:
     """Let this process see one GPU of those that it may use; to be called before CUDA starts.
 
-    The claim is a lock of the kernel's, held until the process ends, however that happens. Where every GPU is taken
-    (more jobs than GPUs run at a time), they are shared evenly. Returns what holds the claim; None where there was
-    nothing to choose, or every GPU was taken.
+    A claim is a lock of the kernel's on a place at a GPU, held until the process ends, however that happens. The first
+    places of all GPUs are taken before the second ones: while there are no more jobs than GPUs each has its own,
+    and more jobs share them evenly. Returns what holds the claim; None where there was nothing to choose.
     """
     devices = _visible()
     if len(devices) < 2:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    for device in devices:
-        stream = open(folder / f"{socket.gethostname()}-{re.sub(r'[^A-Za-z0-9-]', '_', device)}", "a")  # noqa: SIM115
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.close()
-            continue
-        os.environ[VISIBLE] = device
-        return stream
-    os.environ[VISIBLE] = devices[os.getpid() % len(devices)]
-    return None
+    place = 0
+    while True:
+        for device in devices:
+            name = f"{socket.gethostname()}-{re.sub(r'[^A-Za-z0-9-]', '_', device)}-{place}"
+            stream = open(folder / name, "a")  # noqa: SIM115 (held by the caller)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.close()
+                continue
+            os.environ[VISIBLE] = device
+            return stream
+        place += 1
 
 
 def _visible() -> list[str]:

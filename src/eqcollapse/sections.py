@@ -120,6 +120,7 @@ class Solver(Section):
     criterion: Literal["relative", "absolute"]
     max_iter: Count
     memory: Count
+    check_every: Count
 
 
 class Convergence(Section):
@@ -173,6 +174,7 @@ class Train(Section):
     augment: Augment
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)]
+    deterministic: bool
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "Train":

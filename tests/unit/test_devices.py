@@ -33,8 +33,8 @@ def test_jobs_at_a_time_see_a_gpu_each_and_a_killed_one_gives_its_own_back(tmp_p
     jobs[1].wait()
     jobs.append(claiming(tmp_path))
     assert jobs[-1].stdout.readline().split() == seen[1]
-    jobs.append(claiming(tmp_path))
-    assert jobs[-1].stdout.readline().split()[1] == "False"  # all are taken: shared
+    jobs += [claiming(tmp_path) for _ in range(6)]  # all are taken: shared evenly, three at each
+    assert sorted(job.stdout.readline().split()[0] for job in jobs[4:]) == ["0", "0", "1", "1", "2", "2"]
     for job in jobs:
         job.kill()
         job.communicate()

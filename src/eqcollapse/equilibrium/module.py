@@ -10,7 +10,7 @@ from .config import SolverConfig
 from .diagnostics import NanWatch, spectral_radius
 from .exceptions import ConfigError
 from .implicit import attach_implicit, attach_one_step, unroll
-from .replay import OneFunction, refuse_running_statistics
+from .replay import OneFunction, refuse_dropout, refuse_running_statistics
 from .solving import Map, Solution, fixed_point
 from .statistics import Statistics
 from .workspace import Workspace
@@ -69,12 +69,14 @@ class Equilibrium(nn.Module):
         """Solve from z0 (B, ...), by default zeros of x's shape; return z* of z0's shape and precision.
 
         What is returned is the caller's: it may be changed in place, and `solution` and the gradient stay right.
-        In evaluation mode converged samples are always frozen: no sample's result depends on its batch mates.
+        In evaluation mode converged samples are always frozen: no sample's result depends on its batch mates, but for
+        the rounding of a layer that computes otherwise in a batch of another size. A sample that does not converge may
+        make much of such a rounding.
         """
         z0 = self._start(x) if z0 is None else z0.clone()
         f = self._one_function(x)
         # Unrolled, it is an explicit network of max_iter tied layers, and the same one where no gradient is wanted.
-        if self.gradient != "unrolled" and not self._wants_graph(x):
+        if self.gradient != "unrolled" and not self._wants_graph(f, x, z0):
             return self._keep(self._solve(f, z0)).z.clone()
         return GRADIENTS[self.gradient](self, f, z0).clone()
 
@@ -86,6 +88,10 @@ class Equilibrium(nn.Module):
         """
         f = self._one_function(x.detach())
         return spectral_radius(f, self._solve(f, self._start(x)).z, steps=steps, seed=seed)
+
+    def layer_at(self, x: Tensor) -> Map:
+        """Return z -> layer(z, x), with what does not depend on z computed once where the layer has `bind`."""
+        return self.layer.bind(x) if hasattr(self.layer, "bind") else lambda z: self.layer(z, x)
 
     def explain_nan(self, x: Tensor) -> str | None:
         """Solve for x again, watching the layer; say where the first number that is not finite came from.
@@ -111,15 +117,18 @@ class Equilibrium(nn.Module):
 
     def _one_function(self, x: Tensor) -> Map:
         refuse_running_statistics(self.layer)  # one may have been put in since
-        f = self.layer.bind(x) if hasattr(self.layer, "bind") else lambda z: self.layer(z, x)
-        # a generator cannot be looked at while a CUDA graph is captured
-        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
-        return f if capturing else OneFunction(f, self.layer, x.device)
+        f = self.layer_at(x)
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+            refuse_dropout(self.layer)  # whose generator cannot be looked at, and so not be set back, meanwhile
+            return f
+        return OneFunction(f, self.layer, x.device)
 
-    def _wants_graph(self, x: Tensor) -> bool:
-        return torch.is_grad_enabled() and (
-            x.requires_grad or any(parameter.requires_grad for parameter in self.layer.parameters())
-        )
+    def _wants_graph(self, f: Map, x: Tensor, z0: Tensor) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        if x.requires_grad or any(parameter.requires_grad for parameter in self.layer.parameters()):
+            return True
+        return f(z0).requires_grad  # of a tensor that is neither, and that only an evaluation can tell of
 
     def _solve(self, f: Map, z0: Tensor) -> Solution:
         config = self.forward_solver if self.training else replace(self.forward_solver, freeze=True)

@@ -2,7 +2,8 @@
 
 A fixed point of a map that changes from call to call does not exist. Three things are looked at once a solve:
 
-- random numbers (dropout masks), in training and in evaluation mode: drawn once and replayed;
+- random numbers (dropout masks), in training and in evaluation mode: drawn once and replayed; while a CUDA graph is
+  captured they cannot be, and torch's dropout modules are refused there in training mode;
 - modules that normalise by the batch or keep running statistics (torch's BatchNorm family, InstanceNorm that
   tracks them): refused;
 - buffers of the layer that its first evaluation writes to or replaces (spectral normalisation's power iteration,
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .exceptions import LayerError
@@ -39,6 +41,16 @@ def refuse_running_statistics(layer: nn.Module) -> None:
             raise LayerError(
                 f"{type(module).__name__} ({name or 'the layer itself'}) changes the layer during a solve: "
                 "use GroupNorm, or another norm of one sample"
+            )
+
+
+def refuse_dropout(layer: nn.Module) -> None:
+    """Raise a LayerError if a dropout of `layer` is active: a captured CUDA graph draws a new mask an evaluation."""
+    for name, module in layer.named_modules():
+        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+            raise LayerError(
+                f"{type(module).__name__} ({name or 'the layer itself'}) changes the layer during a solve that is "
+                "captured as a CUDA graph: solve without capturing, or call eval()"
             )
 
 

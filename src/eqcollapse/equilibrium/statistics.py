@@ -52,7 +52,6 @@ class Statistics:
     """The meters of an Equilibrium: of its forward solves and of its adjoint solves."""
 
     def __init__(self) -> None:
-        self.enabled = True
         self._meters = {"solver": Meter(), "adjoint": Meter()}
 
     def reset(self) -> None:
@@ -61,9 +60,8 @@ class Statistics:
             meter.reset()
 
     def update(self, kind: str, solution: Solution) -> None:
-        """Count a solve in, `kind` being `"solver"` or `"adjoint"`; nothing while not `enabled`."""
-        if self.enabled:
-            self._meters[kind].update(solution)
+        """Count a solve in, `kind` being `"solver"` or `"adjoint"`."""
+        self._meters[kind].update(solution)
 
     def summary(self) -> dict[str, float]:
         """Since the last reset: `solver_steps`, `solver_residual`, `solver_residual_max`, `solver_converged`,

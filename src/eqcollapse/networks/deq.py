@@ -38,17 +38,19 @@ class EquilibriumHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features z*."""
-        injected = relu(self.norm(self.inject(x)))
+        injected = self.injected(x)
         equilibrium = self.equilibrium(injected)
         self._last = (injected, equilibrium) if self.training else None
         return equilibrium.mean(dim=(2, 3))
 
+    def injected(self, x: Tensor) -> Tensor:
+        """Return what the layer f(z, .) reads beside z, for the encoder's output H0 (N×C×H×W)."""
+        return relu(self.norm(self.inject(x)))
+
     def jacobian_penalty(self, seed: int) -> Tensor:
         """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""
         injected, equilibrium = self._last
-        layer = self.equilibrium.layer
-        f = layer.bind(injected) if hasattr(layer, "bind") else lambda z: layer(z, injected)
-        return jacobian_regularisation(f, equilibrium, seed=seed)
+        return jacobian_regularisation(self.equilibrium.layer_at(injected), equilibrium, seed=seed)
 
     def nan_origin(self) -> str | None:
         """Return which part of the layer made the first NaN at the last input in training; None if none did."""

@@ -117,7 +117,7 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
 def _run_of(job: Job) -> dict[str, object]:
     """Return what the record of `job` must say of how it ran, where the study settles it."""
     if job.stage == "train":
-        return {"threads": job.spec["train"]["threads"], "deterministic": True}
+        return {"threads": job.spec["train"]["threads"], "deterministic": job.spec["train"]["deterministic"]}
     return {"threads": 1} if job.stage in ("theory", "collapse") else {}
 
 

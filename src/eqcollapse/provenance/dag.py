@@ -22,7 +22,7 @@ PATIENCE = 600
 _BLOCK = re.compile(r"\n\n(?=\[\w{3} \w{3} [ \d]\d \d\d:)")
 """What parts the jobs of a dry run: an empty line, and the clock; for a command may have empty lines of its own."""
 _PLAIN = r"[\w@%+=:,./-]"  # what a shell takes as it stands, as `shlex.quote` has it
-_WORDS = rf"(?: (?:{_PLAIN}|'[^']*'|\"'\")+)*"
+_WORDS = rf"(?: +(?:{_PLAIN}|'[^']*'|\"'\")+)*"
 _FRAME = re.compile(
     rf"(?:printf '%s\\n'{_WORDS} \| )?PYTHONPATH=src python -m eqcollapse{_WORDS} > {_PLAIN}+ 2>&1", re.ASCII
 )

@@ -42,6 +42,7 @@ class Cell:
             lr=settings["lr"],
             momentum=settings["momentum"],
             weight_decay=settings["weight_decay"],
+            fused=self.device.type == "cuda",  # one kernel for all weights; on a CPU it gains nothing
         )
         self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
 
@@ -83,7 +84,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     for group in cell.optimizer.param_groups:
         group["lr"] = rate
     try:
-        loss = _descend(cell, bar)
+        loss = descend(cell, bar)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -101,8 +102,11 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     _check_converged(cell, row)
 
 
-def _descend(cell: Cell, bar: tqdm) -> float:
-    """Take the steps of an epoch; return the mean loss over its samples."""
+def descend(cell: Cell, bar: tqdm) -> float:
+    """Take the steps of `cell.epoch`; return the mean loss over its samples.
+
+    No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
+    """
     settings = cell.spec["train"]
     loss_of = LOSSES[settings["loss"]]
     low = settings["precision"] == "bfloat16"

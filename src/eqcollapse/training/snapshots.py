@@ -8,7 +8,6 @@ from torch import Tensor
 
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
-from eqcollapse.equilibrium import Equilibrium, spectral_radius
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
 from eqcollapse.training.loop import Cell, solver_share
 
@@ -31,10 +30,8 @@ def measure(cell: Cell) -> dict[str, Tensor]:
         equilibrium.statistics.reset()
     layers, labels = _features_by_layer(cell)
     cell.history[-1] |= {f"train_{name}": value for name, value in solver_share(cell).items()}
-    for equilibrium in cell.equilibria:
-        equilibrium.statistics.enabled = False
-        cell.history[-1] |= _jacobian(cell, equilibrium)
-        equilibrium.statistics.enabled = True
+    if cell.equilibria:
+        cell.history[-1] |= _jacobian(cell)
     features = layers.pop(LAYER)
     counts = correct_by_class(cell.network, features, labels).cpu()
     cell.history[-1] |= {f"train_{name}": value for name, value in accuracies(counts, cell.majority).items()}
@@ -66,19 +63,15 @@ def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
     return {layer: torch.cat(batches) for layer, batches in parts.items()}, torch.cat(of_class)
 
 
-def _jacobian(cell: Cell, equilibrium: Equilibrium) -> dict[str, float]:
+@torch.no_grad()
+def _jacobian(cell: Cell) -> dict[str, float]:
     """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode, and
     report how much of its contraction bound the layer uses.
     """
-    seen: list[tuple[Tensor, Tensor]] = []
-    handle = equilibrium.register_forward_hook(lambda module, inputs, z: seen.append((inputs[0], z)))
     images, _ = next(iter(cell.train.ordered()))
-    with torch.no_grad():
-        cell.network.features(images[:RADIUS_SAMPLES])
-    handle.remove()
-    ((x, z),) = seen
-    layer = equilibrium.layer
-    radius = spectral_radius(layer.bind(x) if hasattr(layer, "bind") else lambda z: layer(z, x), z)
+    head = cell.network.head
+    x = head.injected(cell.network.encoder(images[:RADIUS_SAMPLES]))
+    radius, layer = head.equilibrium.spectral_radius(x), head.equilibrium.layer
     row = {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
     if hasattr(layer, "contraction"):
         held = layer.contraction(tuple(x.shape[-2:]))

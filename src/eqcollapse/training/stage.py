@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from eqcollapse.devices import claim
 from eqcollapse.equilibrium import EquilibriumError
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.networks.classifier import build
-from eqcollapse.training import checkpoints
+from eqcollapse.training import backends, checkpoints
 from eqcollapse.training.loop import Cell, progress, train_epoch
 from eqcollapse.training.snapshots import kept_features, measure
 
@@ -55,7 +54,7 @@ def train(
 
     Goes on from `checkpoint` where a run was stopped. Returns how it ran, for the record.
     """
-    place = _prepare_torch(device, spec["train"]["threads"])
+    place = backends.prepare(device, spec["train"]["threads"], spec["train"]["deterministic"])
     dataset, split = read_dataset(train_file), read_split(split_file)
     cell = _cell(spec, dataset, read_dataset(test_file), split, place)
     snapshots: dict[str, Tensor] = {}
@@ -70,23 +69,7 @@ def train(
             checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
     _write(cell, snapshots, dataset, split, folder)
     checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
-    return {"device": _device_name(place), "threads": spec["train"]["threads"], "deterministic": True}
-
-
-def _prepare_torch(device: str, threads: int) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EqcollapseError("device: cuda is asked for, but torch sees no GPU: set device to auto or cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
-    # As use_deterministic_algorithms(True), which imports the compiler besides: two seconds a cell.
-    torch.set_deterministic_debug_mode("error")
-    torch.set_num_threads(threads)
-    return torch.device(device)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return backends.settings(place)
 
 
 def _cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:

@@ -347,3 +347,18 @@ def test_looking_less_often_changes_no_gradient(check_every):
     seldom = SolverConfig(check_every=check_every)
     expected = gradients(Equilibrium(layer)(x).square().sum(), *leaves)
     assert torch.equal(gradients(Equilibrium(layer, seldom, seldom)(x).square().sum(), *leaves), expected)
+
+
+def test_a_tensor_that_is_neither_input_nor_parameter_gets_its_gradient():
+    """The layer closes over `shift`: d/dc of z* = z*/2 + x + c is 2, and without a graph there would be none."""
+    shift = torch.zeros(3, requires_grad=True)
+
+    class Closing(torch.nn.Module):
+        def forward(self, z, x):
+            return z / 2 + x + shift
+
+    equilibrium = Equilibrium(Closing(), SolverConfig(tol=1e-7, max_iter=40), SolverConfig(tol=1e-7, max_iter=40))
+    equilibrium(torch.ones(1, 3)).sum().backward()
+    assert torch.allclose(shift.grad, torch.full((3,), 2.0))
+    with torch.no_grad():
+        assert not equilibrium(torch.ones(1, 3)).requires_grad

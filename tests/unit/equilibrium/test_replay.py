@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from eqcollapse.equilibrium import Equilibrium, LayerError, ResidualConv, SolverConfig
+from eqcollapse.equilibrium.replay import refuse_dropout
 
 
 class Mixing(nn.Module):
@@ -177,3 +178,11 @@ def test_sample_norms_are_accepted():
     layer = ResidualConv(8)
     layer.norm2 = nn.InstanceNorm2d(8)
     Equilibrium(layer)
+
+
+def test_dropout_that_cannot_be_replayed_is_refused_by_name():
+    layer = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    with pytest.raises(LayerError, match=r"Dropout \(1\) changes the layer during a solve that is captured"):
+        refuse_dropout(layer)
+    refuse_dropout(layer.eval())
+    refuse_dropout(nn.Dropout(0.0))

@@ -36,7 +36,13 @@ def job(stage: str, path: str, seed: int, inputs: tuple[str, ...], outputs: tupl
     digest = f"{seed:010x}"
     path = path.format(digest)
     outputs = tuple(file.format(path) for file in outputs)
-    spec = {"seed": seed, "dataset": "d", "split": "balanced", "model": "m", "train": {"threads": 1}}
+    spec = {
+        "seed": seed,
+        "dataset": "d",
+        "split": "balanced",
+        "model": "m",
+        "train": {"threads": 1, "deterministic": True},
+    }
     return Job(stage, path, digest, spec, inputs, outputs, record_path(outputs))
 
 

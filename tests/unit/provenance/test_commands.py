@@ -71,7 +71,7 @@ def test_a_planned_command_counts_what_is_piped_as_given():
 )
 def test_a_command_that_does_more_is_that_of_no_record(words):
     spec = """'{"a":"b'"'"'c"}'"""
-    call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec} --inputs a --outputs o > log 2>&1"
+    call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec}  --inputs a --outputs o > log 2>&1"
     plain = stated(call)
     assert plain[:4] == ("python", "-m", "eqcollapse", "page")
     assert json.loads(plain[7]) == {"a": "b'c"}

@@ -6,7 +6,7 @@ import pytest
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
 
-SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5}
+SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def spec() -> dict:
             "augment": {"crop": 1, "flip": True},
             "precision": "float32",
             "threads": 1,
+            "deterministic": True,
         },
         "snapshots": {"epochs": [1, 3, 4], "features_per_class": 5},
     }
