@@ -9,15 +9,16 @@ CAPTIONS = {
     "Means over seeds; bands from the lowest to the highest seed.",
     r"figure-appendix-g-(.+)": "Paper B, appendix G: as figure 5, on {0}.",
     r"figure-appendix-(.+)-ka(\d+)": "Paper A, appendix: as figure 3, for KA = {1}, on {0}.",
-    r"figure-solver-(.+)": "The DEQ's solver over epochs of training, on {0}: steps, samples that stopped at the limit "
-    "(dotted: 1 %), residual, and spectral radius of df/dz at equilibria (dotted: 1). Not in the paper.",
+    r"figure-solver-(.+)": "The DEQ's solver over epochs, on {0}, balanced and at the largest R of each KA: steps, "
+    "samples that did not converge in training or evaluation (dotted: 1 %), residual, and spectral radius of df/dz at "
+    "equilibria (dotted: 1). Not in the paper.",
     r"figure-5": "Paper B, figure 5: NC1, NC2, NC3 at the stages of ResNets, beside the ReLU UFM of figure 4.",
     r"figure-theory": "The layer-peeled models of paper A over R: descents, and exact minima where they are known.",
     r"figure-low-rank": "Runs of a deep ReLU UFM that end below full collapse (bold: the lowest). Not in the paper.",
     r"figure-(\d)(-.+)?": "Paper B, figure {0}{1}: loss, NC1, NC2, NC3 of gradient descent; dotted: the closed form.",
     r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
-    r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance, mean ± 95 % interval. "
-    "Differences are paired by seed.",
+    r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance (a split kaA-rR has A "
+    "majority classes and R times fewer samples in the others), mean ± 95 % interval. Differences are paired by seed.",
     r"selection": "Models by their accuracy on the validation share of the training set. Not in the paper.",
     r"theory": "Minima reached by gradient descent against closed forms.",
 }

@@ -95,12 +95,32 @@ def _scatter(axis, features: Features) -> None:
         marker = MARKERS[bool(features.majority) and k not in features.majority]
         chosen = points[features.labels == k]
         axis.scatter(*chosen.T, s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)))
-    for k in classes:  # classes in numbers, for eyes and printers without colour
-        x, y = np.median(points[features.labels == k], axis=0)
+    if len(classes) <= 20:  # classes in numbers, for eyes and printers without colour
+        middles = np.stack([np.median(points[features.labels == k], axis=0) for k in classes])
         box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
-        if len(classes) <= 20:
+        for k, (x, y) in zip(classes, apart(middles, 0.07 * np.ptp(points, axis=0).max()), strict=True):
             axis.text(x, y, str(k), ha="center", va="center", fontsize=8, bbox=box)
     axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
+
+
+def apart(points: np.ndarray, least: float) -> np.ndarray:
+    """Return `points` (K×2), of which those nearer to each other than `least` are pushed apart."""
+    points = points.copy()
+    for _ in range(100):
+        moved = False
+        for one in range(len(points)):
+            for other in range(one):
+                between = points[one] - points[other]
+                distance = np.linalg.norm(between)
+                if distance < 0.999 * least:
+                    direction = between / distance if distance else np.array([1.0, 0.0])
+                    shift = (least - distance) / 2 * direction
+                    points[one] += shift
+                    points[other] -= shift
+                    moved = True
+        if not moved:
+            break
+    return points
 
 
 def _colour(k: int, classes: int):

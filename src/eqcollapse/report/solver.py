@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report.results import CONVERGED, chosen, model_name, read, split_name
+from eqcollapse.report.results import CONVERGED, chosen, converged, model_name, read, split_name
 from eqcollapse.report.style import band, log_scale, look, new_figure
 
 PANELS = {
@@ -20,13 +20,14 @@ def draw(spec: dict, inputs: list[str]) -> Figure:
 
 
 def solver_figure(accuracy: pd.DataFrame, spec: dict) -> Figure:
-    """Draw solver steps, share of samples stopped at the limit, residual and spectral radius over epochs of training.
+    """Draw solver steps, share of samples that did not converge (of training and evaluation, the larger one), residual
+    and spectral radius over epochs of training.
 
     A line a (model, split): the mean over seeds, with a band from the lowest to the highest seed.
     """
     ((dataset, splits),) = spec["splits"].items()
     runs = chosen(accuracy, dataset, splits, spec)
-    runs = runs.assign(at_the_limit=100 * (1 - runs.solver_converged))
+    runs = runs.assign(at_the_limit=100 * (1 - converged(runs)))
     width = spec["style"]["width"]
     figure, axes = new_figure(1, len(PANELS), width=width, height=0.36 * width)
     series = [(model, split) for model in spec["models"] for split in splits]
@@ -41,7 +42,7 @@ def solver_figure(accuracy: pd.DataFrame, spec: dict) -> Figure:
         axis.set_xlabel("Epoch")
         log_scale(axis, "x")
     axes[0, 1].axhline(100 * (1 - CONVERGED), color="0.3", linestyle=":", linewidth=1)
-    axes[0, 1].set_ylim(bottom=0)
+    axes[0, 1].set_ylim(bottom=-0.04 * axes[0, 1].get_ylim()[1])  # none at all is a line to be seen, too
     log_scale(axes[0, 2], "y")
     axes[0, 3].axhline(1, color="0.3", linestyle=":", linewidth=1)
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -98,7 +98,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
         if batches is not None:
             row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
     cell.history.append(row)
-    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
+    _tell(cell, row)
     _check_converged(cell, row)
 
 
@@ -196,12 +196,23 @@ def _lowest(row: dict) -> dict[str, float]:
     return {"solver_converged": min(solves), "adjoint_converged": row.get("adjoint_converged", 1.0)}
 
 
+def tell_so_far(cell: Cell) -> None:
+    """Write the lines of the epochs that an earlier job took: its log is gone, as Snakemake begins each anew."""
+    for row in cell.history:
+        _tell(cell, row)
+    tqdm.write(f"{cell.name}: goes on after epoch {cell.epoch}", file=sys.stderr)
+
+
+def _tell(cell: Cell, row: dict) -> None:
+    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
+
+
 def _line(cell: Cell, row: dict) -> str:
     solver = ""
     if "solver_converged" in row:
         solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
     accuracy = f"test accuracy {row['test_accuracy']:.4f}"
-    return f"epoch {cell.epoch}/{_epochs(cell)}, loss {row['loss']:.4g}, {accuracy}{solver}"
+    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}, {accuracy}{solver}"
 
 
 def _epochs(cell: Cell) -> int:

@@ -19,7 +19,7 @@ from eqcollapse.equilibrium import EquilibriumError
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.networks.classifier import build
 from eqcollapse.training import backends, checkpoints
-from eqcollapse.training.loop import Cell, progress, train_epoch
+from eqcollapse.training.loop import Cell, progress, tell_so_far, train_epoch
 from eqcollapse.training.snapshots import kept_features, measure
 
 EVALUATION_BATCH = 256
@@ -60,6 +60,7 @@ def train(
     snapshots: dict[str, Tensor] = {}
     if state := checkpoints.load(checkpoint, place):
         cell.restore(state["cell"])
+        tell_so_far(cell)
         snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
     with progress(cell) as bar:
         while cell.epoch < spec["train"]["epochs"]:

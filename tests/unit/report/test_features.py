@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eqcollapse.report.features import Features, embedding, features_figure, gram, read
+from eqcollapse.report.features import Features, apart, embedding, features_figure, gram, read
 
 SPEC = {"split": "ka1-r10", "style": {"dpi": 50, "width": 7.0}}
 
@@ -52,3 +52,12 @@ def test_both_models_stand_side_by_side(etf):
 
 def test_features_that_are_all_the_same_are_one_point():
     assert (embedding(np.ones((30, 4))) == 0).all()
+
+
+def test_numbers_of_classes_do_not_lie_on_each_other():
+    points = np.array([[0.0, 0.0], [0.0, 0.0], [0.01, 0.0], [5.0, 5.0]])
+    moved = apart(points, 1.0)
+    distances = np.linalg.norm(moved[:, None] - moved[None], axis=2)[np.triu_indices(4, 1)]
+    assert distances.min() > 0.99
+    assert np.array_equal(moved[3], points[3])
+    assert np.array_equal(points[0], [0, 0])

@@ -24,7 +24,7 @@ def run(spec, files, folder, **options):
 
 @pytest.mark.parametrize("head", ["explicit", "equilibrium"])
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypatch, head, stop):
+def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypatch, capsys, head, stop):
     spec["network"]["head"] = head
     if head == "explicit":
         del spec["equilibrium"]
@@ -44,7 +44,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypa
         run(spec, files, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "history.csv").exists()
     monkeypatch.setattr(stage.checkpoints, "save", checkpoints_save)
+    capsys.readouterr()
     assert run(spec, files, tmp_path / "stopped") == whole
+    said = capsys.readouterr().err  # the log of the job that goes on has every epoch, and where it began
+    assert [f"epoch {epoch}/4" in said for epoch in range(1, 5)] == [True] * 4
+    assert f"goes on after epoch {stop}" in said
     assert not saved[0].exists()
 
 
