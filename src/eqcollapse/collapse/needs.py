@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from eqcollapse.collapse.passes import same_classifier
-from eqcollapse.collapse.view import View
+from eqcollapse.collapse.view import LARGEST, SMALLEST, View
 
 FEW_CLASSES = "fewer than two of the classes have samples"
 
@@ -62,7 +63,12 @@ def _spread(view: View) -> str | None:
 def _weight(view: View) -> str | None:
     if view.all_weight is None:
         return "no classifier was given"
-    return None if bool(view.all_weight.isfinite().all()) else "the classifier is not finite"
+    scale = float(view.all_weight.abs().max())
+    if not math.isfinite(scale):
+        return "the classifier is not finite"
+    if scale > LARGEST:
+        return "the classifier is so large that squares overflow: scale it"
+    return "the classifier is so small that squares underflow: scale it" if 0 < scale < SMALLEST else None
 
 
 def _rows(view: View) -> str | None:

@@ -8,6 +8,7 @@ formula as it is usually written: d×d covariances and a pseudo-inverse in float
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import svds
 
 from eqcollapse.collapse import Moments, class_metrics, collapse_metrics, simplex_etf
 
@@ -144,6 +145,10 @@ def test_g_a_missing_class_is_left_out_and_a_single_sample_has_no_variance(gener
     H, y = samples(means, [20, 20, 20, 0, 1], 0.1, generator)
     found = collapse_metrics(Moments.of(H, y, 5, means), means, majority=[0, 1])
     kept = torch.tensor([0, 1, 2, 0, 3])[y]
+    with_zero = torch.stack([H[y == k].mean(0) if (y == k).any() else torch.zeros_like(H[0]) for k in range(5)])
+    gram = (with_zero - with_zero.mean(0)) @ (with_zero - with_zero.mean(0)).T
+    naive_nc2 = torch.linalg.norm(gram / torch.linalg.norm(gram) - simplex_etf(5))
+    assert abs(naive_nc2 - found["nc2_means_etf"]) > 0.1  # the missing class read as a class at the origin
     assert found["classes"] == 4
     assert found["nc1"] == pytest.approx(exact_nc1(H, kept, 4), rel=1e-12)
     alone = collapse_metrics(Moments.of(H, kept, 4, means[[0, 1, 2, 4]]), means[[0, 1, 2, 4]], majority=[0, 1])
@@ -167,6 +172,7 @@ def test_g_all_classes_of_one_sample_are_no_perfect_collapse(generator):
 def test_h_dead_features_are_undefined_not_collapsed(value):
     H, y = torch.full((50, 8), value), torch.arange(50) % 5
     W = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    assert naive(H, y, 5) < 1e-6  # a perfect collapse
     found = collapse_metrics(Moments.of(H, y, 5, W), W, majority=[0])
     for name in ("nc1", "trace_ratio", "cdnv", "nc2_means_etf", "nc3_etf", "nc3_duality", "equinorm_means"):
         assert np.isnan(found[name]), name
@@ -232,6 +238,9 @@ def test_k_cdnv_of_every_number_of_classes_is_the_mean_over_pairs(generator):
         m = [H[y == k].mean(0) for k in range(K)]
         v = [((H[y == k] - m[k]) ** 2).sum(1).mean() for k in range(K)]
         pairs = [(v[i] + v[j]) / (2 * ((m[i] - m[j]) ** 2).sum()) for i in range(K) for j in range(K) if i != j]
+        if K % 3 == 1:  # in tiles of three, a last one of one class loses its axis
+            with pytest.raises(RuntimeError):
+                _ = [torch.stack(m[i : i + 3]).squeeze()[:, None] - torch.stack(m) for i in range(0, K, 3)]
         assert collapse_metrics(Moments.of(H, y, K))["cdnv"] == pytest.approx(float(sum(pairs)) / len(pairs), rel=1e-12)
 
 
@@ -240,6 +249,13 @@ def test_l_the_callers_tensors_are_left_as_they_are(generator):
     W, b = torch.randn(5, 8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     given = [H, y, W, b]
     before = [tensor.clone() for tensor in given]
+    copied, sums = H.clone(), {}
+    for label, row in zip(y.tolist(), copied, strict=True):
+        if label in sums:
+            sums[label] += row
+        else:
+            sums[label] = row  # the naive sum is the caller's first sample
+    assert not torch.equal(copied, H)
     moments = Moments.of(H, y, 5, W, b)
     moments.tensors()["means"].zero_()
     first = collapse_metrics(moments, W, b, majority=[0])
@@ -257,10 +273,15 @@ def test_m_equal_means_and_too_few_dimensions_give_the_pseudo_inverse_every_time
     c, w = m - m.mean(0), H - m[y]
     S_B = c.T @ c / 5
     truth = torch.trace(w.T @ w / len(H) @ torch.linalg.pinv(S_B, hermitian=True, rtol=1e-12)) / 5
+    left, s, _ = svds(S_B.numpy(), k=4, v0=np.ones(16))
+    projected = left.T @ (w.T @ w / len(H)).numpy() @ left
+    assert abs(np.trace(projected / s) / 5 / float(truth) - 1) > 1  # K - 1 directions, of which one is not there
     assert found["nc1"] == pytest.approx(float(truth), rel=1e-10)
     assert found["nc1_rank"] == 3
     assert "3 of 4" in found.reasons["nc1_rank"]
     assert collapse_metrics(Moments.of(H, y, 5)) == found or np.isnan(list(found.values())).any()
+    with pytest.raises(ValueError, match="k"):
+        svds(S_B[:3, :3].numpy(), k=4)
     flat = collapse_metrics(Moments.of(H[:, :3], y, 5))
     assert flat["nc1_rank"] == 3
     assert np.isfinite(flat["nc1"])
@@ -268,6 +289,9 @@ def test_m_equal_means_and_too_few_dimensions_give_the_pseudo_inverse_every_time
 
 def test_n_deviations_do_not_cancel():
     means = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]).repeat_interleave(2, 0)
+    cosines = (means @ means.T)[::2, ::2]
+    signed = (cosines + 1 / 3)[~torch.eye(4, dtype=torch.bool)].mean()
+    assert abs(signed) < 1e-6  # an ETF, by a mean of signed deviations
     found = collapse_metrics(Moments.of(means, torch.arange(4).repeat_interleave(2), 4))
     assert found["equiangle_means"] == pytest.approx(4 / 9)  # mean of |0 + 1/3| twice and |-1 + 1/3| once
     uneven = torch.diag(torch.tensor([1.0, np.e, 1.0])) + 0.0
@@ -286,6 +310,9 @@ def test_o_groups_of_any_size_and_place_are_averaged_whole(generator, majority):
     rows = (W - W.mean(0)).numpy()
     cosine = rows @ rows.T / np.outer(*[np.linalg.norm(rows, axis=1)] * 2)
     minority = [k for k in range(10) if k not in majority]
+    if len(majority) == 3:  # by indices into a block of the other group's size: three of seven minority classes
+        block = cosine[np.ix_(minority, minority)][np.triu_indices(len(majority), 1)]
+        assert abs(block.mean() - found["cos_weight_minority"]) > 0.01
     for group, members in (("majority", majority), ("minority", minority)):
         pairs = [cosine[i, j] for i in members for j in members if i != j]
         assert found[f"cos_weight_{group}"] == pytest.approx(np.mean(pairs), rel=1e-12)
@@ -307,6 +334,10 @@ def test_q_a_second_pass_over_other_samples_is_noticed(generator):
         assert np.isnan(found["nc1"])
         assert said in found.reasons["nc1"]
         assert np.isfinite(found["nc2_means_etf"])
+    means = torch.stack([H[y == k].mean(0) for k in range(5)])
+    centred, within = means - means.mean(0), other - means[y]  # the naive two passes give a number all the same
+    mixed = torch.trace(within.T @ within / len(H) @ torch.linalg.pinv(centred.T @ centred / 5)) / 5
+    assert abs(mixed / exact_nc1(H, y, 5) - 1) > 0.5
 
 
 def second_pass_over(first, second, labels, num_classes):

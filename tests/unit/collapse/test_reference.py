@@ -323,3 +323,17 @@ def test_features_whose_squares_leave_float64_are_called_that(scale, said):
         assert collapse_metrics(Moments.of(harmless * H, y, 3))["nc1"] == pytest.approx(truth, rel=1e-10)
     H[y == 1, 2] += 1e160
     assert "class 1 are so large" in collapse_metrics(Moments.of(H, y, 3)).reasons["nc1"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"), [(1e-200, "so small that squares underflow"), (1e200, "so large that squares")]
+)
+def test_a_classifier_whose_squares_leave_float64_is_called_that(scale, said):
+    generator = torch.Generator().manual_seed(0)
+    H, W = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (60, 4))
+    y = torch.arange(60) % 4
+    usual = collapse_metrics(Moments.of(H, y, 4, W), W, majority=[0])
+    found = collapse_metrics(Moments.of(H, y, 4, scale * W), scale * W, majority=[0])
+    changed = {name for name in usual if found[name] != pytest.approx(usual[name], rel=1e-9, nan_ok=True)}
+    assert changed >= {"nc2_weight_etf", "nc3_duality", "nc3_duality_of", "tirer2022_nc3_of"}
+    assert all(math.isnan(found[name]) and said in found.reasons[name] for name in changed)
