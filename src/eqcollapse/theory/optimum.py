@@ -142,11 +142,14 @@ def _standing(problem: Problem, loss: float, s: float) -> tuple[str, float | Non
         return "stationary", None, "proved for one layer (convex in the output); deeper ones by descent only"
     if problem.is_linear:
         return "global", None, "the fit and the quasi-norm split over the singular values of the output"
-    if L == 2 or K == 2:
+    if K == 2:
+        return "global", None, "deep collapse is optimal for two classes (Sukenik et al. 2023)"
+    if L == 2:
         return (
             "global",
             None,
-            "a non-negative orthogonal frame reaches the linear minimum (two layers or two classes)",
+            "a non-negative orthogonal frame reaches the linear minimum; with two layers no point is lower "
+            "(Tirer & Bruna 2022, section 4; Sukenik et al. 2024, section 1)",
         )
     return _standing_of_deep_relu(problem, loss, s)
 
