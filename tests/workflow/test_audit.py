@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks import ATTACKS, FIGURE, Attack, the
+from attacks import ATTACKS, FIGURE, SPLIT, Attack, the
 from projects import Project
 
 pytestmark = pytest.mark.workflow
@@ -114,6 +114,22 @@ def test_the_commands_of_explain_give_the_same_bytes(versioned, tmp_path):
     assert not (clone.folder / FIGURE).exists()
     clone.run("sh", "-c", script)
     assert (clone.folder / FIGURE).read_bytes() == (versioned.folder / FIGURE).read_bytes()
+
+
+def test_the_commands_of_explain_find_code_that_has_changed_since(versioned, tmp_path):
+    folder = tmp_path / "later"
+    shutil.copytree(versioned.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".snakemake", "cache"))
+    project = Project(folder)
+    source = folder / "src/eqcollapse/data/splits.py"
+    source.write_text(source.read_text() + "\nNEW = 1\n")
+    project.run(*GIT, "commit", "-q", "-a", "-m", "splits")
+    split = the(folder, SPLIT)
+    script = project.run("python", "-m", "eqcollapse", "explain", "--commands", split).stdout
+    assert "git checkout --quiet" in script
+    subprocess.run(["git", "clone", "-q", folder, tmp_path / "clone"], check=True)
+    clone = Project(tmp_path / "clone")
+    clone.run("sh", "-c", script)
+    assert (clone.folder / split).read_bytes() == (folder / split).read_bytes()
 
 
 def test_code_that_is_in_no_commit_is_named_and_a_commit_mends_it(finished, tmp_path):

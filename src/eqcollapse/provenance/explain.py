@@ -12,11 +12,12 @@ import yaml
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import Params, parse
 from eqcollapse.provenance.audit import ROOTS
-from eqcollapse.provenance.commits import at_head
+from eqcollapse.provenance.commits import at_head, head
 from eqcollapse.provenance.hashing import content
 from eqcollapse.provenance.reading import Record, is_record, read, record_paths, undigested
 from eqcollapse.provenance.staleness import differences
-from eqcollapse.study import Study, snapshot_epochs
+from eqcollapse.source import code_digest
+from eqcollapse.study import STAGES, Study, snapshot_epochs
 
 LONGEST = 100_000
 """Characters of a command line that any Linux takes."""
@@ -75,7 +76,18 @@ class Chain:
         images = sorted({(r.content["environment"]["image"] or {}).get("sha256", "none") for r in jobs})
         lines = ["set -e", f"# code: commit {', '.join(commits)}; container image: {', '.join(images)}"]
         lines.append("export PYTHONPATH=src")
-        return "\n".join([*lines, *(self._command(record) for record in jobs)])
+        return "\n".join([*lines, *self._commands(jobs)])
+
+    def _commands(self, jobs: list[Record]) -> Iterator[str]:
+        """Yield the command of each job, and where its code is not HEAD's, the way to the commit that it is of."""
+        now = place = head()
+        for record in jobs:
+            code = record.content["code"]
+            wanted = now if code["digest"] == code_digest(STAGES[record.content["stage"]]) else code["commit"]
+            if wanted != place and wanted:
+                yield f"git checkout --quiet {wanted}"
+                place = wanted
+            yield self._command(record)
 
     def _command(self, record: Record) -> str:
         words = _typed(record)
