@@ -5,8 +5,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,20 +59,6 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def environment() -> dict[str, str]:
-    """Return this process' environment with this Python's programs first, as an activated .venv has it."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": "src"}
-
-
-def start(folder: Path, *words: str, log: Path) -> subprocess.Popen:
-    """Start a command in `folder`, in a process group of its own; what it says is added to `log`."""
-    with open(log, "a") as said:
-        return subprocess.Popen(
-            words, cwd=folder, env=environment(), stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
 
 
 def descendants(pid: int) -> list[int]:

@@ -25,6 +25,12 @@ THEORY = {
 }
 
 
+def environment_here() -> dict[str, str]:
+    """Return this process' environment with this Python's programs first, as an activated .venv has it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONPATH": "src"}
+
+
 @dataclass(frozen=True)
 class Project:
     """A clone in a folder of its own."""
@@ -33,11 +39,31 @@ class Project:
 
     def run(self, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command of this Python's environment in the clone."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        variables = {**os.environ, "PATH": path, "PYTHONPATH": "src", **environment}
+        variables = {**environment_here(), **environment}
         answer = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, env=variables, check=False)
         assert not check or answer.returncode == 0, answer.stdout[-5000:] + answer.stderr[-5000:]
         return answer
+
+    def start(self, *words: str, log: Path | None = None) -> subprocess.Popen:
+        """Start a command in the clone, in a process group of its own; what it says is added to `log`, or `self.log`.
+
+        Whoever starts it waits for its end.
+        """
+        with open(log or self.log, "a") as said:
+            return subprocess.Popen(
+                words, cwd=self.folder, env=environment_here(), stdout=said, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> Path:
+        """Where the commands that were started say what they say: beside the clone, which it is no part of."""
+        return self.folder.parent / f"{self.folder.name}-said.log"
+
+    @property
+    def said(self) -> str:
+        """What the commands that were started have said so far."""
+        return self.log.read_text() if self.log.exists() else ""
 
     def snakemake(self, *words: str, check: bool = True) -> str:
         """Run snakemake on all cores; return what it said."""

@@ -105,16 +105,6 @@ def records(project: Project) -> dict[str, dict]:
     return {name: json.loads(text) for name, text in project.files().items() if name.endswith("provenance.json")}
 
 
-def start(project: Project, *words: str) -> subprocess.Popen:
-    """Start snakemake in `project`, in a process group of its own; its words go to said.txt beside the project."""
-    path = os.pathsep.join([str(Path(shutil.which("snakemake") or "").parent), os.environ["PATH"]])
-    with open(project.folder.parent / "said.txt", "a") as said:
-        return subprocess.Popen(
-            ["snakemake", *words], cwd=project.folder, env={**os.environ, "PATH": path}, stdout=said, stderr=said,
-            start_new_session=True,
-        )  # fmt: skip
-
-
 def kill(process: subprocess.Popen) -> None:
     """End snakemake as a crash of its machine would."""
     os.kill(process.pid, signal.SIGKILL)

@@ -78,11 +78,11 @@ def test_source_edited_under_a_contained_run_stops_it_with_one_line_or_does_not_
     project = Project(tmp_path / "project")
     project.edit({"train": {"lr": 0.02}})
     source = project.folder / "src/eqcollapse/training/schedule.py"
-    process = sites.start(project, "--cores", "1", "--use-singularity", "train")
-    sites.wait_for("the first cell", lambda: "rule cell:" in (tmp_path / "said.txt").read_text())
+    process = project.start("snakemake", "--cores", "1", "--use-singularity", "train")
+    sites.wait_for("the first cell", lambda: "rule cell:" in project.said)
     source.write_text(source.read_text() + "\nNEW = 1\n")
     assert process.wait() != 0  # the second of two cells starts after the edit, at the latest
-    assert "the source of stage train changed after" in (tmp_path / "said.txt").read_text()
+    assert "the source of stage train changed after" in project.said
     assert project.planned("train")["cell"] == 2
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 from eqcollapse.data import content_sha256, prepare, read_dataset
 from eqcollapse.errors import EqcollapseError
-from hostile import bounded, draws, environment, size, tree
+from hostile import bounded, draws, size, tree
+from projects import environment_here
 
 pytestmark = pytest.mark.faults
 
@@ -355,7 +356,7 @@ def test_the_command_says_one_line(tmp_path, what):
             sys.executable, "-m", "eqcollapse", "data", "--digest", "0123456789", "--spec", json.dumps(spec),
             "--path", str(path), "--outputs", "out/train.safetensors", "out/test.safetensors",
         ],
-        cwd=tmp_path, env=environment() | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        cwd=tmp_path, env=environment_here() | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = [line for line in answer.stderr.splitlines() if line and "images/s" not in line]

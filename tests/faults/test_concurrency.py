@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from hostile import environment, full_only, size, start
+from hostile import full_only, size
 from projects import Project
 from sites import wait_for
 
@@ -17,13 +15,13 @@ pytestmark = pytest.mark.faults
 BUSY = ("is running here", "cannot be locked", "Unable to acquire lock", "Error: Directory")
 
 
-def together(folder: Path, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Start commands in `folder` a moment after each other; return the exit code and words of each."""
-    logs = [folder.parent / f"said-{number}.log" for number in range(len(commands))]
+def together(project: Project, *commands: tuple[str, ...], apart: float = 0.2) -> list[tuple[int, str]]:
+    """Start commands in `project`, `apart` seconds after each other; return the exit code and words of each."""
+    logs = [project.log.with_suffix(f".{number}") for number in range(len(commands))]
     processes = []
     for words, log in zip(commands, logs, strict=True):
-        processes.append(start(folder, *words, log=log))
-        time.sleep(0.2)
+        processes.append(project.start(*words, log=log))
+        time.sleep(apart)
     return [(process.wait(900), log.read_text()) for process, log in zip(processes, logs, strict=True)]
 
 
@@ -41,12 +39,12 @@ def check(answers: list[tuple[int, str]], project: Project, undisturbed: Project
 
 def test_two_runs_in_one_clone(undisturbed, fresh):
     words = ("snakemake", "--cores", "1")
-    check(together(fresh.folder, words, words), fresh, undisturbed)
+    check(together(fresh, words, words), fresh, undisturbed)
 
 
 @full_only
 def test_dvc_during_snakemake(undisturbed, fresh):
-    check(together(fresh.folder, ("snakemake", "--cores", "2"), ("dvc", "repro")), fresh, undisturbed)
+    check(together(fresh, ("snakemake", "--cores", "2"), ("dvc", "repro")), fresh, undisturbed)
 
 
 @full_only
@@ -58,7 +56,7 @@ def test_two_clones_share_their_data(undisturbed, tmp_path):
     running = []
     for clone in clones:
         (clone.folder / "resources").symlink_to(shared)
-        running.append(start(clone.folder, "snakemake", "--cores", "1", "train", log=clone.folder.parent / "said.log"))
+        running.append(clone.start("snakemake", "--cores", "1", "train"))
     assert [process.wait(900) for process in running] == [0, 0]
     for clone in clones:
         assert clone.files("results/runs") == undisturbed.files("results/runs")
@@ -73,13 +71,8 @@ def test_four_jobs_make_the_same_file(undisturbed, tmp_path):
     (record,) = project.folder.glob("results/runs/digits/*/explicit/seed-0@*/provenance.json")
     words = json.loads(record.read_text())["command"]
     shutil.rmtree(record.parent)
-    processes = [
-        subprocess.Popen(words, cwd=project.folder, env=environment(), stderr=subprocess.PIPE, text=True)
-        for _ in range(size(4, 2))
-    ]
-    for process in processes:
-        _, said = process.communicate(timeout=600)
-        assert process.returncode == 0, said
+    answers = together(project, *[words] * size(4, 2), apart=0)
+    assert [code for code, _ in answers] == [0] * len(answers), answers
     assert project.files() == undisturbed.files()
     assert not list(project.folder.rglob("*.partial"))
 
@@ -87,7 +80,7 @@ def test_four_jobs_make_the_same_file(undisturbed, tmp_path):
 @full_only
 def test_a_run_waits_for_no_dead_one(undisturbed, fresh):
     """The lock of a run that was killed is dropped by itself: no --unlock by hand."""
-    process = start(fresh.folder, "snakemake", "--cores", "1", log=fresh.folder.parent / "said.log")
+    process = fresh.start("snakemake", "--cores", "1")
     wait_for("the lock", lambda: list((fresh.folder / ".snakemake/locks").glob("*.lock")))
     process.kill()
     process.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import descendants, draws, size, start
+from hostile import descendants, draws, size
 from projects import Project
 
 pytestmark = pytest.mark.faults
@@ -81,11 +81,10 @@ def kill_and_go_on(
 
     A run that says that another one is under way here is asked again when what outlived its parent has ended.
     """
-    log = project.folder.parent / "said.log"
     happened: Counter = Counter()
     while happened[what] < number:
-        begun = log.stat().st_size if log.exists() else 0
-        process = start(project.folder, *words, log=log)
+        begun = len(project.said)
+        process = project.start(*words)
         try:
             code = process.wait(draw.uniform(0.3, LONGEST))
         except subprocess.TimeoutExpired:
@@ -97,7 +96,7 @@ def kill_and_go_on(
             happened["completed"] += 1
             start_anew(project)
         else:
-            said = log.read_text()[begun:]
+            said = project.said[begun:]
             assert any(words in said for words in WAIT), said[-5000:]
             happened["told to wait"] += 1
             time.sleep(5)
@@ -109,12 +108,11 @@ WAIT = ("is running here", "cannot be locked", "Unable to acquire lock")
 
 def end(project: Project, words: tuple[str, ...]) -> None:
     """Run the command to its end; what outlived a killed one may have to end first."""
-    log = project.folder.parent / "said.log"
     for _ in range(20):
-        if start(project.folder, *words, log=log).wait(PATIENCE) == 0:
+        if project.start(*words).wait(PATIENCE) == 0:
             return
         time.sleep(5)
-    raise AssertionError(log.read_text()[-5000:])
+    raise AssertionError(project.said[-5000:])
 
 
 @pytest.mark.parametrize(

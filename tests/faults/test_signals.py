@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import descendants, full_only, size, start
+from hostile import descendants, full_only, size
 from projects import Project
 from sites import wait_for
 
@@ -42,12 +42,11 @@ def checkpointed(project: Project) -> list[Path]:
 def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp_path, number):
     project = undisturbed.copy(tmp_path / "project")
     words = cell(project, {"train": {"epochs": EPOCHS}, "snapshots": {"epochs": [1, EPOCHS]}})
-    log = tmp_path / "said.log"
-    process = start(project.folder, *words, log=log)
+    process = project.start(*words)
     wait_for("a checkpoint", lambda: checkpointed(project) or process.poll() is not None)
     process.send_signal(number)
     assert process.wait(60) == 130
-    said = log.read_text()
+    said = project.said
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "eqcollapse train: interrupted; the same command goes on from here"
     assert checkpointed(project)
@@ -61,12 +60,11 @@ def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp
 @full_only
 def test_ctrl_c_at_snakemake(undisturbed, fresh):
     """What a terminal sends, to all of the group; the run says how to go on, and does."""
-    log = fresh.folder.parent / "said.log"
-    process = start(fresh.folder, "snakemake", "--cores", "2", log=log)
+    process = fresh.start("snakemake", "--cores", "2")
     wait_for("a job", lambda: [pid for pid in descendants(process.pid) if b"eqcollapse\0" in command(pid)])
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) != 0
-    said = log.read_text()
+    said = fresh.said
     assert "Traceback" not in said
     assert "the same command goes on from here" in said
     wait_for("the end of its jobs", lambda: not [pid for pid in everything() if str(fresh.folder) in where(pid)])
@@ -117,12 +115,11 @@ def test_a_cell_that_has_too_little_memory_says_so(undisturbed, tmp_path):
 @full_only
 def test_a_job_killed_outright_is_said_by_snakemake(undisturbed, fresh):
     """As the kernel kills for memory: the job cannot say anything itself."""
-    log = fresh.folder.parent / "said.log"
-    process = start(fresh.folder, "snakemake", "--cores", "2", "train", log=log)
+    process = fresh.start("snakemake", "--cores", "2", "train")
     training = wait_for("training", lambda: [pid for pid in descendants(process.pid) if TRAINING in command(pid)[:40]])
     os.kill(training[0], signal.SIGKILL)
     assert process.wait(300) == 1
-    said = log.read_text()
+    said = fresh.said
     assert "Error in rule cell" in said
     assert "was killed from outside, most often for memory" in said
     assert re.search(r"Killed +PYTHONPATH=src python -m eqcollapse train", said)

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from eqcollapse.training import checkpoints
-from hostile import environment
-from projects import ROOT
+from projects import ROOT, environment_here
 
 pytestmark = pytest.mark.faults
 
@@ -62,7 +61,7 @@ def wheel(folder: Path) -> Path:
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """Run a command of eqcollapse in `folder`, with no way out to the network."""
-    variables = environment() | {"PYTHONPATH": str(ROOT / "src"), "https_proxy": "http://127.0.0.1:9"}
+    variables = environment_here() | {"PYTHONPATH": str(ROOT / "src"), "https_proxy": "http://127.0.0.1:9"}
     return subprocess.run(
         [sys.executable, "-m", "eqcollapse", *words],
         cwd=folder,
@@ -78,7 +77,7 @@ def installed(folder: Path, requirements: Path) -> subprocess.CompletedProcess:
     words = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--no-index", "--find-links", str(folder)]
     return subprocess.run(
         [sys.executable, "-m", "pip", "install", *words, "--target", str(folder / "site"), "-r", str(requirements)],
-        capture_output=True, text=True, check=False, env=environment(),
+        capture_output=True, text=True, check=False, env=environment_here(),
     )  # fmt: skip
 
 

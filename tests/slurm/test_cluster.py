@@ -73,7 +73,7 @@ def waiting(tmp_path, bare) -> Iterator[tuple[Project, subprocess.Popen]]:
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})
     project.snakemake("splits")
     sites.slurm("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=test")
-    process = sites.start(project, "train", *PROFILE, *SMALL, "--retries", "0")
+    process = project.start("snakemake", "train", *PROFILE, *SMALL, "--retries", "0")
     try:
         sites.wait_for("a job that waits", lambda: jobs("PD"))
         yield project, process
@@ -90,23 +90,23 @@ def resume() -> None:
 
 
 @pytest.mark.slow
-def test_settings_edited_under_way_are_the_next_runs(waiting, tmp_path, bare):
+def test_settings_edited_under_way_are_the_next_runs(waiting, bare):
     project, process = waiting
     project.edit({"train": {"lr": 0.02}})  # the job parses the Snakefile again on its node
     resume()
-    assert process.wait(timeout=300) == 0, (tmp_path / "said.txt").read_text()
+    assert process.wait(timeout=300) == 0, project.said
     assert outcome(project) == {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
     assert project.planned("train")["cell"] == 1
 
 
 @pytest.mark.slow
-def test_source_edited_under_way_stops_the_job_with_one_line(waiting, tmp_path):
+def test_source_edited_under_way_stops_the_job_with_one_line(waiting):
     project, process = waiting
     source = project.folder / "src/eqcollapse/training/schedule.py"
     source.write_text(source.read_text() + "\nNEW = 1\n")
     resume()
     assert process.wait(timeout=300) != 0
-    assert "the source of stage train changed after" in (tmp_path / "said.txt").read_text()
+    assert "the source of stage train changed after" in project.said
     assert not project.files("results/runs")
 
 
@@ -138,7 +138,7 @@ def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
 def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_path, undisturbed):
     project = undisturbed.clone(tmp_path / "project")
     project.snakemake("splits")
-    first = sites.start(project, "train", *PROFILE, *SMALL)
+    first = project.start("snakemake", "train", *PROFILE, *SMALL)
     try:
         sites.wait_for("a checkpoint", lambda: checkpoints(project))
         (cancelled,) = jobs()

@@ -1,10 +1,7 @@
 """Editing while a run is under way neither spoils nor confuses it: what runs is what was planned."""
 
-import os
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,28 +11,10 @@ from projects import Project, ran
 pytestmark = pytest.mark.workflow
 
 
-def start(project: Project, *words: str) -> subprocess.Popen:
-    """Start a command of this environment in the project; what it says goes to said.log."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with open(project.folder / "logs/said.log", "w") as log:
-        return subprocess.Popen(
-            words,
-            cwd=project.folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PATH": path, "PYTHONPATH": "src"},
-            start_new_session=True,
-        )
-
-
-def said(project: Project) -> str:
-    return (project.folder / "logs/said.log").read_text()
-
-
 def wait_for(project: Project, words: str, process: subprocess.Popen) -> None:
     """Wait until the command has said `words`."""
-    while words not in said(project):
-        assert process.poll() is None, said(project)
+    while words not in project.said:
+        assert process.poll() is None, project.said
         time.sleep(0.1)
 
 
@@ -48,11 +27,11 @@ def pinned(project: Project) -> dict:
 def test_params_edited_under_dvc_are_not_recorded_with_the_results_of_others(study):
     first = pinned(study)
     study.edit({"train": {"lr": 0.02}})
-    process = start(study, "dvc", "repro")
+    process = study.start("dvc", "repro")
     wait_for(study, "rule cell:", process)
     study.edit({"train": {"lr": 0.03}})
     assert process.wait() != 0
-    lines = [line for line in said(study).splitlines() if line.startswith("eqcollapse confirm:")]
+    lines = [line for line in study.said.splitlines() if line.startswith("eqcollapse confirm:")]
     assert len(lines) == 1
     assert "but params.yaml and the source ask for it: they were edited since the run began" in lines[0]
     assert pinned(study) == first
@@ -66,11 +45,11 @@ def test_params_edited_under_dvc_are_not_recorded_with_the_results_of_others(stu
 def test_source_edited_under_a_run_stops_it_or_does_not_touch_it(study):
     source = study.folder / "src/eqcollapse/training/schedule.py"
     study.edit({"train": {"lr": 0.02}})
-    process = start(study, "dvc", "repro")
+    process = study.start("dvc", "repro")
     wait_for(study, "rule cell:", process)
     source.write_text(source.read_text() + "\nNEW = 1\n")
     assert process.wait() != 0
-    words = said(study)
+    words = study.said
     assert "the source of stage train changed after" in words or "they were edited since the run began" in words
     assert ran(study.dvc("repro"))["cell"] == 2
     assert "up to date" in study.dvc("status")
@@ -79,7 +58,7 @@ def test_source_edited_under_a_run_stops_it_or_does_not_touch_it(study):
 
 def test_other_settings_are_refused_while_a_run_is_under_way(study):
     study.edit({"train": {"lr": 0.02}})
-    process = start(study, "snakemake", "--cores", "1")
+    process = study.start("snakemake", "--cores", "1")
     wait_for(study, "rule cell:", process)
     assert study.run("snakemake", "-n", check=False).returncode == 0  # the same settings: nothing to be moved
     study.edit({"train": {"lr": 0.03}})
@@ -89,7 +68,7 @@ def test_other_settings_are_refused_while_a_run_is_under_way(study):
     assert len(lines) == 1
     assert "Traceback" not in answer.stderr
     assert f"process {process.pid} on " in lines[0]
-    assert process.wait() == 0, said(study)
+    assert process.wait() == 0, study.said
     study.edit({"train": {"lr": 0.02}})
     assert study.planned() == {}
 

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,23 +18,14 @@ KILLS = 10
 
 def run_and_kill(project: Project, words: tuple[str, ...], seconds: float) -> bool:
     """Run a command, kill it and all that it started after so many seconds; return whether it had ended well."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with open(project.folder.parent / "said.log", "a") as log:
-        process = subprocess.Popen(
-            words,
-            cwd=project.folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PATH": path, "PYTHONPATH": "src"},
-            start_new_session=True,
-        )
+    process = project.start(*words)
     try:
         code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return False
-    assert code == 0, (project.folder.parent / "said.log").read_text()[-5000:]
+    assert code == 0, project.said[-5000:]
     return True
 
 
