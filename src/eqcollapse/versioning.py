@@ -6,12 +6,11 @@ every input from another stage and every source file under a dep, every key of p
 stage under its params; and nothing is listed that no job needs.
 """
 
-import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import yaml
 
 from eqcollapse import source
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import Params, parse
 from eqcollapse.study import STAGES, Job, Study
 
 OWN = ("data", "splits", "train", "theory", "collapse")
@@ -27,10 +25,6 @@ OWN = ("data", "splits", "train", "theory", "collapse")
 
 PLANNING = {f"src/eqcollapse/{name}.py" for name in ("params", "reporting", "sections", "source", "study")}
 """What says which jobs there are and where their files lie: every stage depends on it."""
-
-_DIGEST = re.compile(r"@[0-9a-f]{10}")
-TRIED = 4
-"""How many other values of a key are looked at."""
 
 
 @dataclass(frozen=True)
@@ -146,97 +140,6 @@ def _param_faults(stage: Stage, moves: Mapping[str, set[str]]) -> Iterator[str]:
             yield f"dvc.yaml: stages.{stage.name}.params: {param} changes none of its jobs"
 
 
-def moved(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[str]]:
-    """Return, for every leaf of a params file, the stages whose jobs change when it is moved to other values.
-
-    A stage's jobs are what it makes and the settings of that: that a job's inputs change is for deps to say. Leaves
-    that can be moved nowhere (the names of other things, or an empty section) are left out.
-    """
-    before = _seen(content, versioned)
-    found: dict[str, set[str]] = {}
-    for path in _leaves(content):
-        for changed in _variants(content, path):
-            after = _seen(changed, versioned)
-            moving = {stage for stage in after if after[stage] != before[stage]}
-            found.setdefault(".".join(path), set()).update(moving)
-    return found
-
-
-def _seen(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[tuple[str, str]]]:
-    study = Study(parse(content))
-    return {
-        stage.name: {(_DIGEST.sub("@", job.path), job.spec_json) for job in stage.jobs(study)} for stage in versioned
-    }
-
-
-def _leaves(content: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def _variants(content: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield copies of `content` with another valid value at `path`, at most `TRIED`; and one without the key."""
-    value, tried = _at(content, path), 0
-    for other in _others(value, content):
-        changed = _laid(content, path, other)
-        if tried < TRIED and other != value and _is_valid(changed):
-            tried += 1
-            yield changed
-
-
-def _at(content: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        content = content[key]
-    return content
-
-
-def _laid(content: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(dict(content))
-    _at(changed, path[:-1])[path[-1]] = value
-    return changed
-
-
-def _is_valid(content: Mapping[str, Any]) -> bool:
-    try:
-        parse(content)
-    except EqcollapseError:
-        return False
-    return True
-
-
-def _others(value: Any, content: Mapping[str, Any]) -> Iterator[Any]:
-    if isinstance(value, bool):
-        yield not value
-    elif isinstance(value, int | float):
-        yield from (value + 1, value - 1, value * 2, value / 2, 0.5, 0.25)
-    elif isinstance(value, str):
-        yield from (*_choices(), "0" * 64, value + "x")
-    elif isinstance(value, list):
-        yield from (value[:1], value[1:])
-        yield from ([*value, item] for item in (*content["models"], *content["datasets"], "balanced", "ka2-r20"))
-        yield from ([*value[:-1], other] for last in value[-1:] for other in _others(last, content))
-        yield from ([1], [1, 2])
-    else:
-        yield from (1, 2, [1], "0" * 64, "x")
-
-
-def _choices() -> list[str]:
-    """Return the words that params.yaml may hold somewhere."""
-    return sorted(set(_words(Params.model_json_schema())))
-
-
-def _words(schema: Any) -> Iterator[str]:
-    if isinstance(schema, Mapping):
-        yield from (word for word in [*schema.get("enum", []), schema.get("const")] if isinstance(word, str))
-        schema = schema.values()
-    if not isinstance(schema, str) and isinstance(schema, Iterable):
-        for part in schema:
-            yield from _words(part)
-
-
 def _names(entries: list[Any]) -> list[str]:
     return [next(iter(entry)) if isinstance(entry, Mapping) else entry for entry in entries]
 
@@ -245,41 +148,103 @@ def _covered(name: str, by: Iterable[str], separator: str = "/") -> bool:
     return any(name == above or name.startswith(above + separator) for above in by)
 
 
+AGAIN = "run the same command again"
+"""What to do, at the end of a line of `confirm`."""
+
+
 def confirm(study: Study, stage: Stage) -> None:
-    """Check that what lies under the stage's outs is what `study` asks for, to the byte that the records speak of.
+    """Check that what lies under the stage's outs is what `study` asks for, made from what lies there now.
 
     Raises `EqcollapseError` in one line otherwise. Makes the folders of outs that no job writes to: DVC wants them.
     """
-    found = [fault for job in stage.jobs(study) for fault in _job_faults(job)]
+    jobs = stage.jobs(study)
+    ledger = Ledger(study)
+    found = [fault for job in jobs for fault in _job_faults(job, ledger)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EqcollapseError(found[0] + more)
-    files = [file for job in stage.jobs(study) for file in job.files]
+    files = [file for job in jobs for file in job.files]
     for out in stage.outs:
         if not any(_covered(file, [out]) for file in files):
             Path(out).mkdir(parents=True, exist_ok=True)
 
 
-def _job_faults(job: Job) -> Iterator[str]:
+@dataclass(frozen=True)
+class Stated:
+    """What a record says: the digest of its job, and the sha256 of the job's inputs and outputs by path."""
+
+    digest: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+class Ledger:
+    """The records of a study's jobs, each read once."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._stated: dict[str, Stated] = {}
+
+    def of(self, job: Job) -> Stated:
+        """Return what the record of `job` says; OSError if it is not there, `EqcollapseError` if it is no record."""
+        if job.record not in self._stated:
+            self._stated[job.record] = _stated(job.record)
+        return self._stated[job.record]
+
+    def written(self, file: str) -> str | None:
+        """Return the sha256 with which `file` was made by its job; None if the record of that is not there.
+
+        Which is so where only the report was pulled: what is not here is no fault of what is.
+        """
+        try:
+            return self.of(self._makers[file]).outputs.get(file, "")
+        except FileNotFoundError:
+            return None
+
+    @cached_property
+    def _makers(self) -> dict[str, Job]:
+        return {file: job for job in self._study for file in job.outputs}
+
+
+def _stated(record: str) -> Stated:
+    content = Path(record).read_bytes()
+    try:
+        told = json.loads(content)
+        sides = ({each["path"]: each["sha256"] for each in told[side]} for side in ("inputs", "outputs"))
+        return Stated(told["digest"], *sides)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise EqcollapseError(f"{record}: is not a record: remove it, and {AGAIN}") from None
+
+
+def _job_faults(job: Job, ledger: Ledger) -> Iterator[str]:
     missing = [file for file in job.files if not Path(file).exists()]
     if missing:
         yield (f"{missing[0]}: is not there, but params.yaml and the source ask for it: they were edited since the run "
-               "began, or it was not all run; run the same command again")  # fmt: skip
+               f"began, or it was not all run; {AGAIN}")  # fmt: skip
         return
     try:
-        record = json.loads(Path(job.record).read_text())
-        told = {output["path"]: output["sha256"] for output in record["outputs"]}
-        digest = record["digest"]
-    except (ValueError, KeyError, TypeError):
-        yield f"{job.record}: is not a record: remove it, and run the same command again"
+        stated = ledger.of(job)
+        stale = list(_input_faults(job, stated, ledger))
+    except EqcollapseError as error:
+        yield str(error)
         return
-    if digest != job.digest:
+    if stated.digest != job.digest:
         yield (f"{job.outputs[0]}: is of other settings than params.yaml and the source now are: they were edited "
-               "since the run began; run the same command again")  # fmt: skip
+               f"since the run began; {AGAIN}")  # fmt: skip
         return
+    yield from stale
     for file in job.outputs:
-        if _sha256(file) != told.get(file):
-            yield f"{file}: is not what was made: somebody changed it; remove it, and run the same command again"
+        if _sha256(file) != stated.outputs.get(file):
+            yield f"{file}: is not what was made: somebody changed it; remove it, and {AGAIN}"
+
+
+def _input_faults(job: Job, stated: Stated, ledger: Ledger) -> Iterator[str]:
+    """Yield the inputs that were others when `job` read them than those which the jobs before it have made."""
+    for file in job.inputs:
+        written = ledger.written(file)
+        if written is not None and stated.inputs.get(file) != written:
+            yield (f"{job.outputs[0]}: was made from another {file} than the one that is there: "
+                   f"remove {job.record}, and {AGAIN}")  # fmt: skip
 
 
 def _sha256(file: str) -> str:

@@ -2,15 +2,17 @@
 
 import copy
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import yaml
 
+from eqcollapse import moves as moving
 from eqcollapse import source, versioning
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import load, parse
-from eqcollapse.study import STAGES, Study
+from eqcollapse.study import STAGES, Job, Study
 
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -40,7 +42,7 @@ def study(small) -> Study:
 
 @pytest.fixture(scope="module")
 def moves(small) -> dict[str, set[str]]:
-    return versioning.moved(small, versioning.stages(DVC))
+    return moving.moved(small, versioning.stages(DVC))
 
 
 def test_dvc_yaml_is_the_truth(study, moves):
@@ -48,7 +50,7 @@ def test_dvc_yaml_is_the_truth(study, moves):
 
 
 def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small, moves):
-    leaves = {".".join(path) for path in versioning._leaves(small)}
+    leaves = {".".join(path) for path in moving._leaves(small)}
     left = {leaf for leaf in leaves - set(moves) if not leaf.startswith("theory.")}
     assert left <= {"snapshots.epochs"}
     assert {leaf.rpartition(".")[2] for leaf in leaves - set(moves) - left} <= {"kind", "lambda_bias", "bias", "loss"}
@@ -124,21 +126,32 @@ def test_a_dvc_yaml_that_is_none_is_one_line(tmp_path, text):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, study) -> Study:
-    """A folder in which the splits of the study are made."""
+    """A folder in which the study's data and splits are made."""
     monkeypatch.chdir(tmp_path)
-    for job in study.jobs["splits"].values():
-        for file in job.outputs:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text("index,label,group\n")
-        outputs = [{"path": file, "sha256": versioning._sha256(file)} for file in job.outputs]
-        Path(job.record).write_text(json.dumps({"digest": job.digest, "outputs": outputs}))
+    for stage in ("data", "splits"):
+        for job in study.jobs[stage].values():
+            make(job, "first")
     return study
 
 
-SPLITS = next(stage for stage in versioning.stages(DVC) if stage.name == "splits")
+def make(job: Job, content: str) -> None:
+    """Write the files of `job` with `content`, and its record of what lies there now."""
+    for file in job.outputs:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(f"{file}: {content}\n")
+    record = {"digest": job.digest, "inputs": told(job.inputs), "outputs": told(job.outputs)}
+    Path(job.record).write_text(json.dumps(record))
+
+
+def told(files: tuple[str, ...]) -> list[dict[str, str]]:
+    return [{"path": file, "sha256": sha256(Path(file).read_bytes()).hexdigest()} for file in files]
+
+
+DATA, SPLITS = (next(stage for stage in versioning.stages(DVC) if stage.name == name) for name in ("data", "splits"))
 
 
 def test_what_is_made_is_confirmed(made):
+    versioning.confirm(made, DATA)
     versioning.confirm(made, SPLITS)
 
 
@@ -164,6 +177,41 @@ def test_what_has_another_record_is_not_confirmed(made):
         versioning.confirm(made, SPLITS)
     Path(job.record).write_text("{}")
     with pytest.raises(EqcollapseError, match="is not a record"):
+        versioning.confirm(made, SPLITS)
+
+
+def test_what_was_made_from_another_input_is_not_confirmed(made):
+    data = next(iter(made.jobs["data"].values()))
+    make(data, "second")  # whole and with its own record, as after a download of other bytes
+    versioning.confirm(made, DATA)
+    split = next(iter(made.jobs["splits"].values()))
+    with pytest.raises(EqcollapseError) as caught:
+        versioning.confirm(made, SPLITS)
+    line = f"{split.path}: was made from another {data.outputs[0]} than the one that is there: remove {split.record}"
+    assert str(caught.value).startswith(line)
+    for job in made.jobs["splits"].values():
+        make(job, "second")
+    versioning.confirm(made, SPLITS)
+
+
+def test_a_record_that_leaves_out_an_input_is_not_confirmed(made):
+    job = next(iter(made.jobs["splits"].values()))
+    record = json.loads(Path(job.record).read_text())
+    Path(job.record).write_text(json.dumps({**record, "inputs": []}))
+    with pytest.raises(EqcollapseError, match="was made from another resources/datasets/"):
+        versioning.confirm(made, SPLITS)
+
+
+def test_what_is_not_pulled_is_not_held_against_what_is(made):
+    for job in made.jobs["data"].values():
+        for file in job.files:
+            Path(file).unlink()
+    versioning.confirm(made, SPLITS)
+
+
+def test_a_broken_record_before_it_is_one_line(made):
+    Path(next(iter(made.jobs["data"].values())).record).write_text("{")
+    with pytest.raises(EqcollapseError, match=r"^resources/.*: is not a record: remove it"):
         versioning.confirm(made, SPLITS)
 
 
