@@ -7,13 +7,13 @@ the source may be others. So the main process freezes what it planned, and hands
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from eqcollapse import cluster, container, running, settings
+from eqcollapse.asked import Asked, asked
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.faults import shown
@@ -82,8 +82,9 @@ def _planned(config: Mapping[str, Any], name: str) -> Study:
         guard = running.Guard()
     except OSError as error:
         raise EqcollapseError(f"{running.FOLDER}: cannot be written, and Snakemake needs it: {error}") from None
-    if "--lint" not in sys.argv:  # which looks at the rules alone, also while a run is under way
-        _sweep(study, guard)
+    command = asked()
+    if command.plans:  # what looks at the rules alone may do so while a run is under way, too
+        _sweep(study, guard, command)
     running.note_owner()
     guard.share()
     os.environ[PLAN] = _freeze(config, study)
@@ -91,16 +92,11 @@ def _planned(config: Mapping[str, Any], name: str) -> Study:
     return study
 
 
-_LOOKS = re.compile(
-    r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run|--unlock|--lint|--(detailed-)?summary|--(rule|file)graph|--(d3)?dag|--report"
-)
-"""Options with which Snakemake runs no job: what is in a queue is then left alone."""
-
 _HELD: list[running.Guard] = []
 """The guard of this process, so that it is held to the end."""
 
 
-def _sweep(study: Study, guard: running.Guard) -> None:
+def _sweep(study: Study, guard: running.Guard, command: Asked) -> None:
     """Move what there is to move, unless another run is under way.
 
     Then the study is refused: with files of other settings under fixed names, Snakemake would find nothing to do.
@@ -111,7 +107,7 @@ def _sweep(study: Study, guard: running.Guard) -> None:
         alone = guard.alone()  # of two that start at once, the other may be moving just now
         moves = pending(study)
     idle = alone and not running.locked()
-    if idle and not any(_LOOKS.fullmatch(word) for word in sys.argv[1:]) and cluster.recover():
+    if idle and command.runs and cluster.recover():  # for who only looks, what is in a queue is left alone
         moves = pending(study)
     if moves and idle:
         moves.run()
@@ -121,7 +117,7 @@ def _sweep(study: Study, guard: running.Guard) -> None:
         )
     if idle:
         _forget_plans()
-    if moves and not idle and "--unlock" not in sys.argv:
+    if moves and not idle and not command.unlocks:
         raise EqcollapseError(
             f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while "
             f"{running.described()} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
