@@ -9,6 +9,7 @@ is before it can have Snakemake's lock.
 
 import atexit
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from eqcollapse.atomic import write_text
 FOLDER = Path(".snakemake/eqcollapse")
 GUARD = FOLDER / "guard"
 LOCKS = Path(".snakemake/locks")
+_KEYS = {"host", "machine", "boot", "processes", "pid", "started"}
 
 
 class Guard:
@@ -74,10 +76,15 @@ def locked() -> bool:
 
 
 def note_owner() -> None:
-    """Note this process as one that may come to hold Snakemake's lock; the note goes when the process ends well."""
-    path = FOLDER / f"owner-{socket.gethostname()}-{os.getpid()}.json"
+    """Note this process as one that may come to hold Snakemake's lock; the note goes when the process ends well.
+
+    The note has a name of its own: a dead process, or a live one elsewhere, may have had the same number.
+    """
+    mine = {**_here(), "pid": os.getpid(), "started": _started(os.getpid())}
+    name = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:10]
+    path = FOLDER / f"owner-{mine['host']}-{mine['pid']}-{name}.json"
     if not path.exists():
-        write_text(path, json.dumps({**_here(), "pid": os.getpid(), "started": _started(os.getpid())}))
+        write_text(path, json.dumps({**mine, "written": time.time()}))
         atexit.register(path.unlink, missing_ok=True)
 
 
@@ -99,8 +106,8 @@ def _notes() -> dict[Path, dict[str, Any] | None]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(path.read_text())
-        return note if {"host", "machine", "boot", "processes", "pid", "started"} <= note.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return {**note, "written": float(note.get("written", "inf"))} if note.keys() >= _KEYS else None
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -110,7 +117,9 @@ def _is_dead(note: dict[str, Any] | None) -> bool:
     if note is None or (note["host"], note["machine"]) != (here["host"], here["machine"]):
         return False
     if note["boot"] != here["boot"]:
-        return bool(here["machine"] and here["boot"] and note["boot"])  # this machine was started anew since
+        known = bool(here["machine"] and here["boot"] and note["boot"])
+        # This machine was started anew since. A note from after that is another machine's, of the same names.
+        return known and note["written"] < _booted()
     return note["processes"] == here["processes"] and _started(note["pid"]) != note["started"]
 
 
@@ -122,6 +131,14 @@ def _here() -> dict[str, str]:
         "boot": _said("/proc/sys/kernel/random/boot_id"),
         "processes": _linked("/proc/self/ns/pid"),
     }
+
+
+def _booted() -> float:
+    """Return when this machine was started, in seconds since the epoch; 0, before every note, if it does not say."""
+    for line in _said("/proc/stat").splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return 0.0
 
 
 def _said(path: str) -> str:

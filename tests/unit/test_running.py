@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def note_and_die() -> Path:
     return next(Path(".snakemake/eqcollapse").glob("owner-*.json"))
 
 
-def rewrite(note: Path, **change: str) -> None:
+def rewrite(note: Path, **change: object) -> None:
     note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
 
 
@@ -66,6 +67,18 @@ def test_the_lock_that_a_live_run_may_hold_beside_a_dead_one_stays():
     assert locked()
 
 
+def test_the_note_of_a_dead_run_with_this_number_is_not_taken_for_this_runs():
+    note_owner()
+    (mine,) = Path(".snakemake/eqcollapse").glob("owner-*.json")
+    dead = {**json.loads(mine.read_text()), "started": "1"}
+    mine.unlink()
+    hidden = Path(f".snakemake/eqcollapse/owner-{dead['host']}-{dead['pid']}.json")  # as they once were called
+    hidden.write_text(json.dumps(dead))
+    note_owner()
+    lock()
+    assert locked()
+
+
 def test_a_lock_that_nobody_noted_stays():
     lock()
     assert locked()
@@ -83,12 +96,31 @@ def test_of_a_run_elsewhere_nothing_is_sure(change):
 
 @pytest.mark.skipif(not running._here()["machine"], reason="this machine has no id")
 def test_a_run_before_the_machine_was_started_anew_is_dead():
-    rewrite(note_and_die(), boot="before")
+    rewrite(note_and_die(), boot="before", written=booted() - 1)
     lock()
     assert not locked()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def booted() -> float:
+    return time.time() - float(Path("/proc/uptime").read_text().split()[0])
+
+
+@pytest.mark.skipif(not running._here()["machine"], reason="this machine has no id")
+def test_a_run_since_then_under_another_boot_is_a_twin_of_this_machine():
+    """Of two nodes from one image, with one name and id, the other may live."""
+    rewrite(note_and_die(), boot="of the other", written=booted() + 60)
+    lock()
+    assert locked()
+
+
+def test_a_machine_that_does_not_say_when_it_was_started_is_sure_of_nothing(monkeypatch):
+    rewrite(note_and_die(), boot="before", written=booted() - 60)
+    monkeypatch.setattr(running, "_said", lambda path: "" if path == "/proc/stat" else "known")
+    lock()
+    assert locked()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"written": "then"}'])
 def test_a_note_that_cannot_be_read_is_of_somebody(text):
     note_and_die().write_text(text)
     lock()
