@@ -94,8 +94,9 @@ def seconds(text: str) -> float:
 def _units() -> dict[str, list[Path]]:
     """Group the attic's files by the job that they are of."""
     units: dict[str, list[Path]] = {}
-    for folder, _, names in os.walk(ATTIC):
-        for name in names:
+    for folder, folders, names in os.walk(ATTIC):
+        links = [name for name in folders if Path(folder, name).is_symlink()]  # which stand for no files of the attic
+        for name in (*names, *links):
             path = Path(folder, name)
             units.setdefault(_unit(path.relative_to(ATTIC)), []).append(path)
     return units
@@ -115,8 +116,9 @@ def _unit(path: Path) -> str:
 
 def _item(name: str, files: list[Path], now: float) -> Item:
     record = _record(files)
-    size = sum(file.stat().st_size for file in files)
-    age = now - max(file.stat().st_mtime for file in files)
+    states = [file.lstat() for file in files]  # a link may lead nowhere
+    size = sum(state.st_size for state in states)
+    age = now - max(state.st_mtime for state in states)
     return Item(name, record.get("stage", "?"), record.get("spec", {}), tuple(sorted(files)), size, max(age, 0.0))
 
 

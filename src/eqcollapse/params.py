@@ -29,7 +29,7 @@ from eqcollapse.sections import (
 )
 
 MOST_CELLS = 20_000
-"""Of one experiment; Snakemake plans some hundred jobs a second."""
+"""Of all experiments together; Snakemake plans some hundred jobs a second."""
 
 
 class Params(Section):
@@ -142,13 +142,21 @@ def _theory_faults(params: Params):
 
 def _size_faults(params: Params):
     """Refuse a grid that would fill the memory before Snakemake has planned it."""
-    for name, experiment in params.experiments.items():
-        named = [params.datasets[dataset] for dataset in experiment.datasets if dataset in params.datasets]
-        grid = max((len(dataset.majority or params.splits.majority) for dataset in named), default=0)
-        splits = sum(grid * len(params.splits.ratios) if split == "imbalanced" else 1 for split in experiment.splits)
-        cells = len(experiment.datasets) * splits * len(experiment.models) * len(experiment.seeds)
-        if cells > MOST_CELLS:
-            yield f"experiments.{name}: {cells} cells are not allowed: at most {MOST_CELLS}"
+    cells = {name: _cells(params, experiment) for name, experiment in params.experiments.items()}
+    large = {name: number for name, number in cells.items() if number > MOST_CELLS}
+    for name, number in large.items():
+        yield f"experiments.{name}: {number} cells are not allowed: at most {MOST_CELLS}"
+    if not large and (total := sum(cells.values())) > MOST_CELLS:
+        yield f"experiments: {total} cells together are not allowed: at most {MOST_CELLS}"
+
+
+def _cells(params: Params, experiment: Experiment) -> int:
+    """Return how many cells an experiment asks for; those of others count again."""
+    cells = 0
+    for dataset in (params.datasets[name] for name in experiment.datasets if name in params.datasets):
+        grid = len(dataset.majority or params.splits.majority) * len(params.splits.ratios)
+        cells += sum(grid if split == "imbalanced" else 1 for split in experiment.splits)
+    return cells * len(experiment.models) * len(experiment.seeds)
 
 
 def _model_faults(params: Params, name: str):

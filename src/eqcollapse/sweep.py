@@ -123,16 +123,24 @@ def _beside(record: Path, files: list[str]) -> list[str]:
 
 
 def _move(source: Path, target: Path) -> None:
-    if not source.exists():
+    if not os.path.lexists(source):  # links are moved as they are, also those that lead nowhere
         return
     if _is_folder_with_record(target) and not _is_folder_with_record(source):
-        shutil.rmtree(source)  # what a killed job left, where the whole of the same promise is there already
+        _remove(source)  # what a killed job left, where the whole of the same promise is there already
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():  # an older copy of the same promise: the newer one takes its place
-        shutil.rmtree(target)
+        _remove(target)
     os.replace(source, target)
     _remove_empty(source.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -105,6 +105,18 @@ def test_a_broken_record_is_listed_all_the_same(aside):
     assert len(attic.items()) == 4
 
 
+def test_links_are_listed_and_deleted_without_what_they_lead_to(aside, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "model.safetensors").write_text("x")
+    Path(CELL.format(digest="aaaaaaaaaa"), "features.safetensors").symlink_to("nowhere")
+    Path(CELL.format(digest="eeeeeeeeee")).symlink_to(kept)
+    assert len(attic.items()) == 5
+    attic.report([], delete=True)
+    assert not Path(".attic").exists()
+    assert (kept / "model.safetensors").exists()
+
+
 def test_the_command_line(aside):
     words = [sys.executable, "-m", "eqcollapse", "attic", "*seed-0*"]
     answer = subprocess.run(words, capture_output=True, text=True, check=True)

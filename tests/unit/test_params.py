@@ -169,3 +169,21 @@ def test_names_of_splits_are_short(content, name):
     content["experiments"]["a"]["splits"] = [name]
     with pytest.raises(EqcollapseError, match=r"experiments\.a\.splits: .* is not allowed"):
         parse(content)
+
+
+@pytest.mark.parametrize(
+    ("experiments", "words"), [(1, "experiments.x0: 22000 cells are"), (22, "experiments: 22000 cells together are")]
+)
+def test_the_cells_of_all_experiments_are_bounded(content, experiments, words):
+    """A study of many experiments fills the memory like one large one."""
+    content["experiments"] = with_cells(experiments, 22_000 // experiments)
+    with pytest.raises(EqcollapseError, match=rf"^params\.yaml: {words} not allowed: at most 20000$"):
+        parse(content)
+    content["experiments"] = with_cells(20, 1000)
+    assert parse(content)
+
+
+def with_cells(experiments: int, cells: int) -> dict:
+    """Return so many experiments of so many cells each."""
+    one = {"datasets": ["digits"], "splits": ["balanced"], "models": ["deq"], "report": "none"}
+    return {f"x{number}": {**one, "seeds": list(range(cells))} for number in range(experiments)}

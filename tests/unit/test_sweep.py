@@ -162,6 +162,35 @@ def test_half_a_cell_is_not_brought_back(folder, content):
     assert not Path(cell.path).exists()
 
 
+def test_links_are_put_aside_and_brought_back_as_they_are(folder, content):
+    study = plan(content)
+    build(study)
+    first, second = list(study.jobs["train"].values())[:2]
+    kept = folder / "elsewhere"
+    os.replace(first.path, kept)
+    Path(first.path).symlink_to(kept)
+    Path(second.outputs[0]).unlink()
+    Path(second.outputs[0]).symlink_to("nowhere")  # as after `dvc gc`, where DVC's cache is linked
+    content["experiments"]["a"]["seeds"] = [9]
+    sweep(plan(content))
+    assert not os.path.lexists(first.path)
+    content["experiments"]["a"]["seeds"] = [0, 1, 2]
+    moves = pending(plan(content))
+    moves.run()
+    assert Path(first.path).is_symlink()
+    assert not Path(second.path).exists()  # half a cell
+    assert all(Path(file).exists() for file in first.files)
+
+
+def test_a_link_that_leads_nowhere_goes(folder, content):
+    study = plan(content)
+    build(study)
+    Path("results/splits/digits/old@0123456789.csv").symlink_to("nowhere")
+    Path("results/tables/x.provenance.json").symlink_to("nowhere")
+    assert sweep(study) == (2, 0)
+    assert not os.path.lexists("results/splits/digits/old@0123456789.csv")
+
+
 def test_an_unreadable_record_goes(folder, content):
     study = plan(content)
     build(study)
