@@ -11,7 +11,7 @@ from eqcollapse.study import Study
 from eqcollapse.versioning import Stage
 
 _DIGEST = re.compile(r"@[0-9a-f]{10}")
-TRIED = 4
+TRIED = 5
 """How many other values of a key are looked at."""
 
 
@@ -47,7 +47,7 @@ def _leaves(content: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def _variants(content: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield copies of `content` with another valid value at `path`, at most `TRIED`; and one without the key."""
+    """Yield copies of `content` with another valid value at `path`, at most `TRIED`."""
     value, tried = _at(content, path), 0
     for other in _others(value, content):
         changed = _laid(content, path, other)
@@ -84,7 +84,7 @@ def _others(value: Any, content: Mapping[str, Any]) -> Iterator[Any]:
     elif isinstance(value, str):
         yield from (*_choices(), "0" * 64, value + "x")
     elif isinstance(value, list):
-        yield from (value[:1], value[1:])
+        yield from (value[:1], value[1:], value[::-1])
         yield from ([*value, item] for item in (*content["models"], *content["datasets"], "balanced", "ka2-r20"))
         yield from ([*value[:-1], other] for last in value[-1:] for other in _others(last, content))
         yield from ([1], [1, 2])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,21 +37,61 @@ def small() -> dict:
 
 
 @pytest.fixture(scope="module")
+def plain(small) -> dict:
+    """A study that every kind of report shows, and whose models leave all but one key to the sections."""
+    content = copy.deepcopy(small)
+    content["splits"]["validation"] = 0.2
+    content["models"] = {"plain": {}, "deq": {"network": {"head": "equilibrium"}}}
+    one = {"datasets": ["digits"], "splits": ["balanced"], "models": ["plain", "deq"], "seeds": [0]}
+    content["experiments"] = {f"as-{report}": {**one, "report": report} for report in ("a", "b", "selection", "none")}
+    return content
+
+
+@pytest.fixture(scope="module")
 def study(small) -> Study:
     return Study(parse(small))
 
 
 @pytest.fixture(scope="module")
-def moves(small) -> dict[str, set[str]]:
-    return moving.moved(small, versioning.stages(DVC))
+def moves(small, plain) -> dict[str, set[str]]:
+    """Which stages' jobs each key changes in one of these studies."""
+    both: dict[str, set[str]] = {}
+    for content in (small, plain):
+        for key, stages in moving.moved(content, versioning.stages(DVC)).items():
+            both.setdefault(key, set()).update(stages)
+    return both
+
+
+def reached(content: dict, draw: random.Random, edits: int = 10) -> dict:
+    """Return a study that random edits of `content` lead to: of a key to another value, or of a model to leave it out."""
+    for _ in range(edits):
+        path = draw.choice(list(moving._leaves(content)))
+        if path[0] == "models" and draw.random() < 0.5:
+            content = copy.deepcopy(content)
+            del moving._at(content, path[:-1])[path[-1]]
+        elif variants := list(moving._variants(content, path)):
+            content = draw.choice(variants)
+    return content
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dvc_yaml_is_the_truth_of_studies_that_edits_lead_to(small, plain, seed):
+    draw = random.Random(seed)
+    content = reached(draw.choice([small, plain]), draw)
+    stages = versioning.stages(DVC)
+    found = moving.moved(content, stages)
+    lines = versioning.faults(Study(parse(content)), stages, found)
+    idle = ("is read by no job", "is written by no job", "changes none of its jobs")  # of which another study has need
+    assert [line for line in lines if not line.endswith(idle)] == []
 
 
 def test_dvc_yaml_is_the_truth(study, moves):
     assert versioning.faults(study, versioning.load(ROOT / "dvc.yaml"), moves) == []
 
 
-def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small, moves):
+def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small):
     leaves = {".".join(path) for path in moving._leaves(small)}
+    moves = moving.moved(small, versioning.stages(DVC))
     left = {leaf for leaf in leaves - set(moves) if not leaf.startswith("theory.")}
     assert left <= {"snapshots.epochs"}
     assert {leaf.rpartition(".")[2] for leaf in leaves - set(moves) - left} <= {"kind", "lambda_bias", "bias", "loss"}
@@ -62,6 +103,7 @@ def test_what_moves_what(moves):
     assert moves["splits.ratios"] == {"splits", "train", "report"}
     assert moves["report.figures.dpi"] == {"report"}
     assert moves["experiments.a.datasets"] == {"data", "splits", "train", "report"}
+    assert moves["network.head"] == moves["network.bias"] == {"train", "report"}
     assert moves["device"] == moves["mirror"] == set()
 
 
