@@ -243,8 +243,10 @@ def _input_faults(job: Job, stated: Stated, ledger: Ledger) -> Iterator[str]:
     for file in job.inputs:
         written = ledger.written(file)
         if written is not None and stated.inputs.get(file) != written:
+            # Of what is costly no more than has to go; of the others, all of a kind at once.
+            stale = job.record if job.pinned else "/".join(job.record.split("/")[:2])
             yield (f"{job.outputs[0]}: was made from another {file} than the one that is there: "
-                   f"remove {job.record}, and {AGAIN}")  # fmt: skip
+                   f"remove {stale}, and {AGAIN}")  # fmt: skip
 
 
 def _sha256(file: str) -> str:

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def moves(small, plain) -> dict[str, set[str]]:
 
 
 def reached(content: dict, draw: random.Random, edits: int = 10) -> dict:
-    """Return a study that random edits of `content` lead to: of a key to another value, or of a model to leave it out."""
+    """Return a study that random edits of `content` lead to: of a key to another value, or of a model that drops it."""
     for _ in range(edits):
         path = draw.choice(list(moving._leaves(content)))
         if path[0] == "models" and draw.random() < 0.5:
@@ -157,6 +158,29 @@ def test_the_stages_are_the_rules(study):
         assert stage["cmd"][1].endswith(f"eqcollapse confirm {name}")
 
 
+def outputs(rules: str) -> list[str]:
+    """Return the files that stand under `output:` in the text of rules."""
+    blocks = re.findall(r"^    output:\n((?:        .*\n)+)", rules, re.M)
+    return [
+        file for block in blocks for file in re.findall(r"[\"']([^\"']*/[^\"']*)[\"']", block) if ".rst" not in file
+    ]
+
+
+def test_every_output_of_a_rule_is_under_the_outs_of_one_stage():
+    """Also of a rule that the study has no job for, which neither `faults` nor a summary of the DAG would see."""
+    rules = [path.read_text() for path in (ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk"))]
+    found = [file for text in rules for file in outputs(text)]
+    assert len(found) >= len(STAGES)
+    for file in found:
+        owners = [stage.name for stage in versioning.stages(DVC) if versioning._covered(file, stage.outs)]
+        assert len(owners) == 1, file
+
+
+def test_outputs_of_rules_are_found():
+    rule = 'rule more:\n    output:\n        csv="results/more/{name}.csv",\n    log:\n        "logs/x.log",\n'
+    assert outputs(rule) == ["results/more/{name}.csv"]
+
+
 @pytest.mark.parametrize("text", ["stages: [", "stages:\n  a: 1\n", "[]\n"])
 def test_a_dvc_yaml_that_is_none_is_one_line(tmp_path, text):
     path = tmp_path / "dvc.yaml"
@@ -229,7 +253,7 @@ def test_what_was_made_from_another_input_is_not_confirmed(made):
     split = next(iter(made.jobs["splits"].values()))
     with pytest.raises(EqcollapseError) as caught:
         versioning.confirm(made, SPLITS)
-    line = f"{split.path}: was made from another {data.outputs[0]} than the one that is there: remove {split.record}"
+    line = f"{split.path}: was made from another {data.outputs[0]} than the one that is there: remove {split.record},"
     assert str(caught.value).startswith(line)
     for job in made.jobs["splits"].values():
         make(job, "second")

@@ -1,5 +1,10 @@
 """`dvc repro` after an edit does exactly what it should, in every history, and agrees with plain Snakemake."""
 
+import json
+import re
+import shutil
+from hashlib import sha256
+
 import pytest
 import yaml
 
@@ -175,6 +180,26 @@ def test_a_result_changed_by_hand_is_not_recorded(study):
     history.unlink()
     assert ran(study.dvc("repro"))["cell"] == 1
     assert without_records(study.files()) == without_records(before)
+    assert is_clean(study)
+
+
+def test_a_cell_that_was_made_from_another_split_is_not_recorded(study):
+    """As where a file was made anew, by another version of something, and came out otherwise."""
+    split = next((study.folder / "results/splits").rglob("balanced@*.csv"))
+    split.write_text("".join(split.read_text().splitlines(keepends=True)[:-1]))
+    record = split.with_name(f"{split.name}.provenance.json")
+    content = json.loads(record.read_text())
+    content["outputs"] = [{**content["outputs"][0], "sha256": sha256(split.read_bytes()).hexdigest()}]
+    record.write_text(json.dumps(content))
+    said, removed = study.dvc("repro", check=False), []
+    while advice := re.search(r"^eqcollapse confirm: .* was made from another .*: remove (\S+), and run", said, re.M):
+        removed.append(advice[1])
+        assert len(removed) < 10, said
+        path = study.folder / advice[1]
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        said = study.dvc("repro", check=False)
+    assert re.fullmatch(r"results/runs/digits/balanced/explicit/seed-0@\w+/provenance.json", removed[0])
+    assert removed[1] == "results/metrics"
     assert is_clean(study)
 
 
