@@ -86,6 +86,19 @@ def test_source_edited_under_a_contained_run_stops_it_with_one_line_or_does_not_
     assert project.planned("train")["cell"] == 2
 
 
+@pytest.mark.slow
+def test_settings_edited_under_a_contained_run_are_the_next_runs(contained, tmp_path):
+    project = contained.copy(tmp_path / "project")
+    project.edit({"train": {"lr": 0.02}})
+    process = project.start("snakemake", "--cores", "1", "--use-singularity", "train")
+    sites.wait_for("the first cell", lambda: "rule cell:" in project.said)
+    project.edit({"train": {"lr": 0.03}})
+    assert process.wait() == 0, project.said
+    assert project.planned("train")["cell"] == 2
+    project.edit({"train": {"lr": 0.02}})
+    assert project.planned("train") == {}
+
+
 def test_a_missing_image_is_one_line_that_says_make_image(tmp_path):
     project = cloned(tmp_path / "project")
     answer = project.run("snakemake", "--cores", "all", "--use-singularity", check=False)
