@@ -1,10 +1,15 @@
 """Writing so that a killed process leaves no half file under a final name."""
 
 import errno
+import glob
+import hashlib
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from eqcollapse.errors import EqcollapseError
@@ -14,12 +19,14 @@ from eqcollapse.errors import EqcollapseError
 def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it to `path`, else remove it.
 
+    What killed processes left of the same file goes, too: nothing else would ever remove it.
     Raises EqcollapseError where the disk is full; `needed` is what the file takes, in bytes, where that is known.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{_place()}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # safetensors' own is readable by its owner alone
         _sync(temporary)
@@ -33,6 +40,42 @@ def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
         raise EqcollapseError(_full(path, f"{needed}" if needed else f"more than {written}")) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+LONGEST = 86400.0
+"""Seconds after which what a process elsewhere has begun to write is taken for left: no file takes a day."""
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the temporary files of `path` whose process is gone; one that may be written elsewhere, after a day."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        place, _, pid = left.name.removesuffix(".partial").removeprefix(f".{path.name}.").rpartition(".")
+        try:
+            gone = place == _place() and not _is_alive(int(pid))
+            if gone or time.time() - left.stat().st_mtime > LONGEST:
+                left.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            continue
+
+
+@cache
+def _place() -> str:
+    """Return what stands for this host and its set of process numbers (of a container), in eight digits."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _umask() -> int:
