@@ -14,6 +14,9 @@ from pathlib import Path
 
 from eqcollapse.errors import EqcollapseError
 
+LONGEST = 86400.0
+"""Seconds after which what a process elsewhere has begun to write is taken for left: no file takes a day."""
+
 
 @contextmanager
 def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
@@ -40,10 +43,6 @@ def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
         raise EqcollapseError(_full(path, f"{needed}" if needed else f"more than {written}")) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-LONGEST = 86400.0
-"""Seconds after which what a process elsewhere has begun to write is taken for left: no file takes a day."""
 
 
 def _remove_left(path: Path) -> None:

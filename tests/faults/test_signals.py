@@ -52,8 +52,10 @@ def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp
     assert checkpointed(project)
     assert not list(project.folder.rglob("*.partial"))
     again = project.run(*words)
-    first = re.search(r"epoch (\d+)/", again.stderr)
-    assert int(first[1]) > 1
+    done = int(re.search(r"goes on after epoch (\d+)", again.stderr)[1])
+    assert done >= 1
+    told = [int(epoch) for epoch in re.findall(r"epoch (\d+)/", again.stderr)]
+    assert told == list(range(1, EPOCHS + 1))  # those that were done, and then the others: none twice
     assert not checkpointed(project)
 
 
