@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from attacks import ATTACKS, FIGURE, SPLIT, Attack, the
+from attacking import FIGURE, SPLIT, Attack, the
+from attacks import ATTACKS
 from projects import Project
 
 pytestmark = pytest.mark.workflow
@@ -117,12 +118,16 @@ def test_the_commands_of_explain_give_the_same_bytes(versioned, tmp_path):
 
 
 def test_the_commands_of_explain_find_code_that_has_changed_since(versioned, tmp_path):
+    """Code that ran before it was committed, and has changed since: the record names the commit before."""
     folder = tmp_path / "later"
     shutil.copytree(versioned.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".snakemake", "cache"))
     project = Project(folder)
     source = folder / "src/eqcollapse/data/splits.py"
-    source.write_text(source.read_text() + "\nNEW = 1\n")
-    project.run(*GIT, "commit", "-q", "-a", "-m", "splits")
+    for number in range(2):
+        source.write_text(source.read_text() + f"\nNEW_{number} = 1\n")
+        if number == 0:
+            project.snakemake("splits")
+        project.run(*GIT, "commit", "-q", "-a", "-m", f"splits {number}")
     split = the(folder, SPLIT)
     script = project.run("python", "-m", "eqcollapse", "explain", "--commands", split).stdout
     assert "git checkout --quiet" in script
@@ -130,6 +135,21 @@ def test_the_commands_of_explain_find_code_that_has_changed_since(versioned, tmp
     clone = Project(tmp_path / "clone")
     clone.run("sh", "-c", script)
     assert (clone.folder / split).read_bytes() == (folder / split).read_bytes()
+
+
+def test_a_shallow_clone_says_what_it_cannot_check(versioned, tmp_path):
+    """The runner has changed since: its code then is that of a commit which is not here, and nothing is stale."""
+    folder = tmp_path / "later"
+    shutil.copytree(versioned.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".snakemake", "cache"))
+    source = folder / "src/eqcollapse/atomic.py"
+    source.write_text(source.read_text() + "\nNEW = 1\n")
+    Project(folder).run(*GIT, "commit", "-q", "-a", "-m", "atomic")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{folder}", tmp_path / "clone"], check=True)
+    for name in ("results", "resources"):
+        shutil.copytree(folder / name, tmp_path / "clone" / name, dirs_exist_ok=True)
+    code, report, said = audited(tmp_path / "clone", "--no-snakemake")
+    assert code == 0, said
+    assert any("is not in this clone" in note for note in report["notes"])
 
 
 def test_code_that_is_in_no_commit_is_named_and_a_commit_mends_it(finished, tmp_path):

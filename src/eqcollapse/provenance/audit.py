@@ -47,7 +47,8 @@ class Audit:
         """Take up findings, each with the outputs that hang on it."""
         for finding in findings:
             known = finding.dependents or self.lineage.hanging_on(finding.path)
-            self.findings.append(replace(finding, dependents=known))
+            path = finding.path.encode("utf-8", "backslashreplace").decode()  # a name that is no text can be said, too
+            self.findings.append(replace(finding, path=path, dependents=known))
 
     def report(self) -> Report:
         """Return what there is to say, the worst first."""
@@ -120,10 +121,11 @@ def _relatives(under_way: Audit) -> Relatives:
 
 
 def _is_dvcs(path: str) -> bool:
-    """Whether this is a .gitignore such as DVC writes beside its outs."""
-    if not path.endswith("/.gitignore") or os.path.islink(path):
+    """Whether this is a .gitignore such as DVC writes beside its outs: it names what lies there."""
+    if not path.endswith("/.gitignore") or os.path.islink(path) or not os.path.isfile(path):
         return False
-    return all(line.startswith("/") for line in Path(path).read_text(errors="replace").splitlines())
+    named = {os.path.dirname(path) + line for line in Path(path).read_text(errors="replace").splitlines()}
+    return named <= dvclock.outs()
 
 
 def _audit_code(under_way: Audit) -> None:
@@ -145,7 +147,8 @@ def _audit_image(under_way: Audit) -> None:
 def _audit_versioning(under_way: Audit, study: Study, config: Mapping[str, Any]) -> None:
     findings, notes = dvclock.check(under_way.found, config)
     under_way.notes += notes
-    under_way.add(dvclock.check_stages(study))
+    everything = under_way.lineage.after_jobs(under_way.lineage.jobs)
+    under_way.add(replace(finding, dependents=everything) for finding in dvclock.check_stages(study))
     for finding, paths in findings:
         jobs = [job for job in under_way.lineage.jobs if any(file.startswith(paths) for file in job.files)]
         under_way.add([replace(finding, dependents=under_way.lineage.after_jobs(jobs))])
@@ -158,7 +161,9 @@ def _audit_plan(under_way: Audit, planning: Planning | None) -> None:
     try:
         under_way.add(check_plan(planning.jobs(), under_way.lineage, under_way.records))
     except EqcollapseError as error:
-        under_way.add([Finding("snakemake", "Snakefile", "a DAG that Snakemake can plan", str(error))])
+        everything = under_way.lineage.after_jobs(under_way.lineage.jobs)
+        fault = Finding("snakemake", "Snakefile", "a DAG that Snakemake can plan", str(error), dependents=everything)
+        under_way.add([fault])
 
 
 def _environments(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -49,7 +49,9 @@ def _is_to_be_done(job: Job, record: Record | None, found: Mapping[str, Content]
     """Whether there is no result of this job: nothing at its path, or at a fixed name that of another digest."""
     if job.pinned or record is None:
         return not any(file in found for file in job.files)
-    return record.usable and not record.faults and record.content["digest"] != job.digest
+    if not record.usable or record.faults or _command_fault(record.content):
+        return False  # whatever it says, it is no record of other settings
+    return record.content["digest"] != job.digest
 
 
 def _cause_of_fixed(job: Job, record: Record | None, relatives: Relatives, code: str) -> Cause:
@@ -107,7 +109,7 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
     if fault := _command_fault(content):
         yield Finding("record", record.path, "a command that says what the record says", fault, REMAKE)
     for key, value in _run_of(job).items():
-        if content["run"].get(key) != value:
+        if json.dumps(content["run"].get(key)) != json.dumps(value):  # 1 is not true
             stated = content["run"].get(key)
             yield Finding(
                 "record", record.path, f"run.{key}: {value}", f"{stated}", f"remove it and its outputs; {REDO}"

@@ -1,10 +1,10 @@
 """The code behind the records: that of a commit, and that of today."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqcollapse.provenance.commits import Sources, head, sources
+from eqcollapse.provenance.commits import Sources, at_head, head, sources
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
 from eqcollapse.source import ROOT, code_digest, files, runner_digest, runner_files
@@ -55,19 +55,43 @@ def check_code(lineage: Lineage, records: Mapping[str, Record]) -> tuple[list[Fi
     now = head()
     if not used or now is None:
         return [], [] if now else ["no git history here: whether the code is that of a commit could not be checked"]
+    notes = []
     with sources() as known:
         blamed: dict[tuple[str, str, str, str], list[Job]] = {}
         for what, jobs in used.items():
+            if what.stage is None and known.root(what.commit) is None and not _is_of(what, now, known):
+                notes.append(f"commit {what.commit[:12]} is not in this clone: the code that {len(jobs)} jobs passed "
+                             "through was not checked (git fetch --unshallow)")  # fmt: skip
+                continue
             for blame in _blame(what, jobs, known, now):
                 blamed.setdefault(blame, []).extend(jobs)
-    return [_finding(blame, jobs, lineage) for blame, jobs in sorted(blamed.items())], []
+        for path, found in _rest(known, now):
+            blamed[path, f"as in commit {now[:12]}", found, COMMIT] = lineage.jobs
+    return [_finding(blame, jobs, lineage) for blame, jobs in sorted(blamed.items())], notes
+
+
+def _is_of(used: _Used, commit: str, known: Sources) -> bool:
+    return known.digest(commit, used.digest_in) == used.digest
+
+
+def _rest(known: Sources, now: str) -> Iterator[tuple[str, str]]:
+    """Yield what is in no job's code, and plans or starts all of them, where it is not as HEAD has it."""
+    covered = {path for module in STAGES.values() for path in files(module)} | set(runner_files())
+    for path in known.changed(now, sorted(set(ROOT.rglob("*.py")) - covered)):
+        if at_head(path) is not None:
+            yield path, "changed, and in no commit"
+    for path in ("Snakefile", "dvc.yaml", *sorted(map(str, Path("workflow/rules").glob("*.smk")))):
+        committed = at_head(path)
+        if committed is not None and Path(path).read_bytes() != committed:
+            yield path, "changed, and in no commit"
+    for path in sorted(ROOT.parent.iterdir()):
+        if path.suffix == ".py" or (path.is_dir() and path != ROOT and (path / "__init__.py").exists()):
+            yield f"src/{path.name}", "beside the package: every job could import it instead of what it means to"
 
 
 def _blame(used: _Used, jobs: list[Job], known: Sources, now: str) -> list[tuple[str, str, str, str]]:
     """Return path, expected, found, remedy of each source file (or record) at fault; nothing where the code is fine."""
-    origin = next(
-        (commit for commit in (used.commit, now) if known.digest(commit, used.digest_in) == used.digest), None
-    )
+    origin = next((commit for commit in (used.commit, now) if _is_of(used, commit, known)), None)
     today = used.digest == used.digest_in()
     if today and origin:
         return []

@@ -66,6 +66,12 @@ def head() -> str | None:
     return answer.decode().strip() if answer else None
 
 
+def log(most: int = 200) -> list[str]:
+    """Return the commits behind HEAD that touch the package's source, the newest first, at most `most`."""
+    answer = _git("log", f"--max-count={most}", "--format=%H", "--", SOURCE)
+    return answer.decode().split() if answer else []
+
+
 def at_head(path: str) -> bytes | None:
     """Return the content of `path` at HEAD; None if it is not there."""
     return _git("show", f"HEAD:./{path}")

@@ -11,12 +11,16 @@ import yaml
 
 from eqcollapse import versioning
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.provenance.commits import at_head
 from eqcollapse.provenance.findings import Finding
 from eqcollapse.provenance.hashing import Content, content, walk
 from eqcollapse.study import Study
 
 LOCK, STAGES = "dvc.lock", "dvc.yaml"
+SCHEMA = "2.0"
 REPRO = "run dvc repro"
+HELD = ("hash", "md5", "size", "nfiles")
+"""What DVC writes of a path."""
 
 
 Blamed = tuple[Finding, tuple[str, ...]]
@@ -29,13 +33,21 @@ def check(found: Mapping[str, Content], config: Mapping[str, Any]) -> tuple[list
     Return what is wrong, each with the outs on which it bears, and what could not be checked.
     """
     if not Path(LOCK).exists():
+        if at_head(LOCK) is not None:
+            remedy = f"git checkout {LOCK}, or {REPRO}"
+            return [(Finding("dvc", LOCK, "as committed", "no such file", remedy), ("results/",))], []
         return [], [f"no {LOCK}: what DVC pins could not be checked (dvc repro writes it)"]
     try:
         if config != yaml.safe_load(Path("params.yaml").read_text()):
             return [], [f"{LOCK} speaks of params.yaml, and another study was audited: it was not checked"]
-        lock = yaml.safe_load(Path(LOCK).read_text())["stages"]
+        lock = yaml.safe_load(Path(LOCK).read_text())
         stages = yaml.safe_load(Path(STAGES).read_text())["stages"]
-        return list(_check_stages(lock, stages, Hashes(found), config)), []
+        blamed = list(_check_stages(lock["stages"], stages, Hashes(found), config))
+        if set(lock) != {"schema", "stages"} or lock["schema"] != SCHEMA:
+            blamed.append(
+                (_finding("schema", f"{SCHEMA!r}, and stages", _shown(_without(lock, "stages"))), ("results/",))
+            )
+        return blamed, []
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         fault = f"cannot be read ({type(error).__name__})"
         return [(Finding("dvc", LOCK, "what DVC writes, with dvc.yaml beside it", fault, REPRO), ("results/",))], []
@@ -56,6 +68,14 @@ def check_stages(study: Study) -> list[Finding]:
                     "correct dvc.yaml") for fault in faults]  # fmt: skip
 
 
+def outs() -> set[str]:
+    """Return the outs of all stages of dvc.yaml; none where it is not there, or no such file."""
+    try:
+        return {out for stage in versioning.load(STAGES) for out in stage.outs}
+    except EqcollapseError:
+        return set()
+
+
 class Hashes:
     """DVC's hashes of files and folders, from contents that are known already where possible."""
 
@@ -67,21 +87,27 @@ class Hashes:
             for parent in Path(path).parents:
                 self._by_folder.setdefault(str(parent), []).append(path)
 
-    def md5(self, path: str) -> str | None:
-        """Return what DVC 3 writes as the md5 of the file or folder at `path`; None if there is nothing."""
+    def entry(self, path: str) -> dict[str, Any] | None:
+        """Return what DVC 3 writes of the file or folder at `path` (`HELD`); None if there is nothing."""
         path = path.rstrip("/")
         if os.path.isdir(path):
-            return self._folder_md5(path)
-        if path in self._found:
-            return self._found[path].md5
-        return content(path).md5 if os.path.exists(path) else None
+            return {"hash": "md5", **self._of_folder(path)}
+        held = self._content(path)
+        return held and {"hash": "md5", "md5": held.md5, "size": held.bytes}
 
-    def _folder_md5(self, folder: str) -> str:
+    def _content(self, path: str) -> Content | None:
+        if path in self._found:
+            return self._found[path]
+        return content(path) if os.path.isfile(path) else None
+
+    def _of_folder(self, folder: str) -> dict[str, Any]:
         inside = self._by_folder.get(folder) or list(walk([folder]))
-        kept = [path for path in inside if not self._ignored(path)]
-        listed = [{"md5": self.md5(path), "relpath": os.path.relpath(path, folder)} for path in kept]
-        listed.sort(key=lambda entry: entry["relpath"])
-        return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+        held = {path: self._content(path) for path in inside if not self._ignored(path)}
+        known = {os.path.relpath(path, folder): content for path, content in held.items() if content}
+        listed = [{"md5": known[name].md5, "relpath": name} for name in sorted(known)]
+        digest = hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+        size = sum(content.bytes for content in known.values())
+        return {"md5": f"{digest}.dir", "size": size, "nfiles": len(known)}
 
 
 def _ignored():
@@ -110,9 +136,12 @@ def _check_stage(name: str, locked: Mapping, stage: Mapping, hashes: Hashes, con
         wanted = _paths(stage, part)
         yield from _unlisted(f"{name}: {part}", wanted, set(entries))
         for path in sorted(wanted & set(entries)):
-            now, pinned = hashes.md5(path), entries[path].get("md5")
+            now, pinned = hashes.entry(path), {key: entries[path].get(key) for key in HELD if key in entries[path]}
             if now != pinned:
-                yield _finding(f"{name}: {part}: {path}", f"md5 {now}" if now else "no such path", f"md5 {pinned}")
+                yield _finding(f"{name}: {part}: {path}", _shown(now) if now else "no such path", _shown(pinned))
+        if len(entries) != len(locked.get(part, [])):
+            yield _finding(f"{name}: {part}", "each path once", "one twice")
+    yield from _unlisted(f"{name}: params", {"params.yaml"} & {*locked.get("params", {})}, {*locked.get("params", {})})
     params = locked.get("params", {}).get("params.yaml", {})
     entries = stage.get("params", [])
     wanted = {key for entry in entries for key in ([entry] if isinstance(entry, str) else config)}  # a file: all of it
@@ -142,6 +171,10 @@ def _paths(stage: Mapping, part: str) -> set[str]:
     names = ("outs", "metrics", "plots") if part == "outs" else (part,)
     entries = [entry for name in names for entry in stage.get(name, [])]
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def _without(mapping: Mapping, key: str) -> dict:
+    return {name: value for name, value in mapping.items() if name != key}
 
 
 def _leaf(config: Any, key: str) -> Any:

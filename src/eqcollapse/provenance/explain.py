@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import Params, parse
 from eqcollapse.provenance.audit import ROOTS
-from eqcollapse.provenance.commits import at_head, head
+from eqcollapse.provenance.commits import Sources, at_head, head, log, sources
 from eqcollapse.provenance.hashing import content
 from eqcollapse.provenance.reading import Record, is_record, read, record_paths, undigested
 from eqcollapse.provenance.staleness import differences
@@ -81,13 +82,13 @@ class Chain:
     def _commands(self, jobs: list[Record]) -> Iterator[str]:
         """Yield the command of each job, and where its code is not HEAD's, the way to the commit that it is of."""
         now = place = head()
-        for record in jobs:
-            code = record.content["code"]
-            wanted = now if code["digest"] == code_digest(STAGES[record.content["stage"]]) else code["commit"]
-            if wanted != place and wanted:
-                yield f"git checkout --quiet {wanted}"
-                place = wanted
-            yield self._command(record)
+        with sources() as known:
+            for record in jobs:
+                wanted = _commit_of(record, known) or now
+                if wanted != place:
+                    yield f"git checkout --quiet {wanted}"
+                    place = wanted
+                yield self._command(record)
 
     def _command(self, record: Record) -> str:
         words = _typed(record)
@@ -161,6 +162,20 @@ class _Defaults:
         chosen = base["snapshots"]
         chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
         return base
+
+
+def _commit_of(record: Record, known: Sources) -> str | None:
+    """Return the commit that has the code of `record`; None where that is the code of today.
+
+    Raises EqcollapseError where no commit has it: what ran was never committed as it was.
+    """
+    module, code = STAGES[record.content["stage"]], record.content["code"]
+    if code["digest"] == code_digest(module):
+        return None
+    for commit in dict.fromkeys([code["commit"] or "", *log()]):
+        if known.digest(commit, partial(code_digest, module)) == code["digest"]:
+            return commit
+    raise EqcollapseError(f"{record.path}: no commit here has the code {code['digest'][:12]} that made its outputs")
 
 
 def _typed(record: Record) -> list[str]:

@@ -31,7 +31,7 @@ def _here() -> tuple[list[tuple[Path, str]], list[str]]:
     if IMAGE.is_file():
         here.append((IMAGE, content(IMAGE).sha256))
     if STATED.is_file():
-        here.append((STATED, (STATED.read_text().split() or ["nothing"])[0]))
+        here.append((STATED, (STATED.read_text(errors="replace").split() or ["nothing"])[0]))
     return here, [] if here else [f"records name a container image, but there is no {IMAGE} here to compare"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.provenance.records import seal
+from eqcollapse.provenance.records import seal, written
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SUFFIX = "provenance.json"
@@ -50,15 +50,17 @@ class Record:
 def read(path: str) -> Record:
     """Read the record at `path`; one that is no record at all has empty content and says why in `faults`."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=_without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         return Record(path, {}, (f"cannot be read ({type(error).__name__})",))
     fault = next(iter(_validator().iter_errors(content)), None)
     if fault is not None:
         where = ".".join(str(part) for part in fault.absolute_path) or "the record"
         return Record(path, {}, (f"{where}: is not of the form of record.schema.json",))
-    edited = () if seal(content) == content["seal"] else ("edited after it was written (its seal is broken)",)
-    return Record(path, content, edited)
+    if seal(content) != content["seal"]:
+        return Record(path, content, ("edited after it was written (its seal is broken)",))
+    return Record(path, content, () if text == written(content) else ("not the text that a job writes",))
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -63,7 +63,12 @@ def write_record(
         "environment": environment(),
         "run": {**_tensor_settings(stage), **run},
     }
-    write_text(path, json.dumps({**record, "seal": seal(record)}, sort_keys=True, indent=1) + "\n")
+    write_text(path, written({**record, "seal": seal(record)}))
+
+
+def written(record: Mapping[str, Any]) -> str:
+    """Return the text of a record's file."""
+    return json.dumps(record, sort_keys=True, indent=1) + "\n"
 
 
 def recorded(words: Iterable[str], piped: Iterable[str]) -> list[str]:
