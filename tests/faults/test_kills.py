@@ -13,6 +13,7 @@ import pytest
 
 from hostile import descendants, draws, size
 from projects import Project
+from sites import wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -21,6 +22,7 @@ DVC = ("dvc", "repro")
 LONGEST = 25.0
 """Seconds to the latest kill: a few jobs are done until then."""
 PATIENCE = 600
+"""Seconds that a command may take, or take to begin a job: what hangs fails the test."""
 
 
 def jobs(process: subprocess.Popen) -> list[int]:
@@ -39,10 +41,8 @@ def jobs(process: subprocess.Popen) -> list[int]:
 def kill(process: subprocess.Popen, what: str, draw: random.Random) -> bool:
     """Kill a job, the process alone, or all of its group; return whether there was something to kill."""
     if what == "job":
+        wait_for("a job, or the end", lambda: jobs(process) or process.poll() is not None, PATIENCE)
         running = jobs(process)
-        while not running and process.poll() is None:
-            time.sleep(0.05)
-            running = jobs(process)
         if not running:
             return False
         killed(draw.choice(running))
@@ -80,9 +80,11 @@ def kill_and_go_on(
     """Kill `words` so many times, each time going on with the same; return how often what came to pass.
 
     A run that says that another one is under way here is asked again when what outlived its parent has ended.
+    So many runs that are never killed (all completed, or told to wait) that this leads nowhere are a failure.
     """
     happened: Counter = Counter()
     while happened[what] < number:
+        assert happened.total() < 4 * number + 20, happened
         begun = len(project.said)
         process = project.start(*words)
         try:
