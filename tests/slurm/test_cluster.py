@@ -32,6 +32,18 @@ def jobs(state: str = "R") -> list[str]:
     return sites.slurm("squeue", "--noheader", f"--states={state}", "--format=%A").split()
 
 
+def steps(job: str) -> list[Path]:
+    """Return the processes by which a node of this machine runs `job`."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if read(path).startswith(f"slurmstepd: [{job}.")]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""
+
+
 def checkpoints(project: Project) -> list[Path]:
     """Return the checkpoints of the cells that have begun: there is something to go on from."""
     return list((project.folder / ".cache/checkpoints").glob("*.pt"))
@@ -145,12 +157,17 @@ def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_pa
         sites.slurm("scancel", cancelled)
         (second,) = sites.wait_for("a second attempt", lambda: [job for job in jobs() if job != cancelled])
         node = sites.slurm("squeue", "--noheader", f"--jobs={second}", "--format=%N").strip()
-        sites.slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        for state in ("DOWN", "DRAIN"):  # a node that is only down comes back by itself, within a second
+            sites.slurm("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=test")
         sites.wait_for("its requeue", lambda: second in jobs("PD"))
-        sites.slurm("scontrol", "update", f"JobId={second}", "StartTime=now")  # Slurm itself waits two minutes
+        # Slurm itself waits two minutes, for what the node may still be running.
+        sites.wait_for("its end on the node", lambda: not steps(second))
+        sites.slurm("scontrol", "update", f"JobId={second}", "StartTime=now")
         sites.wait_for("the job to run again", lambda: second in jobs())
+        assert sites.slurm("squeue", "--noheader", f"--jobs={second}", "--format=%N").strip() not in ("", node)
     finally:
         sites.kill(first)
+        resume()
     left = jobs("R,PD")
     assert len(left) == 1  # Slurm knows nothing of Snakemake's end
     again = project.run("snakemake", "train", *PROFILE, *SMALL)
