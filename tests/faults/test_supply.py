@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from eqcollapse.training import checkpoints
+from hostile import full_only
 from loaders import PICKLES, loaders
 from projects import ROOT, environment_here
 
@@ -86,6 +88,9 @@ def f(path):
     load(path, Loader=SafeLoader)
     self.model.load(path), load_state(path), os.open(path, 0)
 """
+HOLED = "urllib3==2.0.3 --hash=sha256:48e7fafa40319d358848e1bc6809b208340fafe2096f1725d05d67443d0483d1\n"
+EXPLAINED: dict[str, str] = {}
+"""Advisories that do not concern this project, by their id, with the reason."""
 
 
 class Planted:
@@ -183,6 +188,40 @@ def test_the_rules_import_nothing_that_could():
     for path in files:
         for line in path.read_text().splitlines():
             assert not modules.search(line), f"{path}: {line}"
+
+
+@full_only
+@pytest.mark.parametrize("name", ["requirements.lock", "benchmarks/requirements.lock"])
+def test_no_locked_package_has_a_known_hole(tmp_path, name):
+    """By pip-audit, where there is one that reaches a list: without, it says that all is well (2.10.1 by a mirror)."""
+    if not shutil.which("pip-audit"):
+        pytest.skip("pip-audit is not installed")
+    holed = tmp_path / "holed.lock"
+    holed.write_text(HOLED)
+    if not any(package.get("vulns") for package in audited(holed)):
+        pytest.skip(
+            "pip-audit reaches no list of advisories: it finds nothing in urllib3 2.0.3, which has CVE-2023-43804"
+        )
+    packages = audited(ROOT / name)
+    assert packages
+    assert [package["name"] for package in packages if "vulns" not in package] == []
+    assert {hole["id"] for package in packages for hole in package["vulns"]} <= EXPLAINED.keys()
+
+
+def audited(lock: Path) -> list[dict]:
+    """Return what pip-audit says of each package of a lock."""
+    words = [
+        "--disable-pip",
+        "--require-hashes",
+        "--progress-spinner",
+        "off",
+        "--format",
+        "json",
+        "--requirement",
+        lock,
+    ]
+    answer = subprocess.run(["pip-audit", *words, "-r", lock], capture_output=True, text=True, check=False, timeout=600)
+    return json.loads(answer.stdout)["dependencies"] if answer.stdout else []
 
 
 @pytest.mark.parametrize("source", PLANTED)
