@@ -57,18 +57,26 @@ def image() -> Path:
         definition = base.with_suffix(".def")
         definition.write_text(BASE)
         tool("build-image", str(definition), f"{base}/")
-    for name in ("Makefile", "requirements.lock", "containers/eqcollapse.def", "containers/build"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
+    give_build(folder)
     said = make_image(folder, base)
     assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-3000:]
     return folder
 
 
-def make_image(folder: Path, base: Path = ROOT / ".cache" / "tests" / "base") -> subprocess.CompletedProcess:
+def give_build(folder: Path) -> None:
+    """Put all that `make image` reads into `folder`."""
+    for name in ("Makefile", "requirements.lock", "containers/eqcollapse.def", "containers/build", "containers/digest"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+
+
+def make_image(
+    folder: Path, base: Path = ROOT / ".cache" / "tests" / "base", **settings: str
+) -> subprocess.CompletedProcess:
     """Run `make image` in `folder`, from the local base and as a directory."""
     words = [
         "make", "image", "BOOTSTRAP=localimage", f"FROM={base}", "SANDBOX=1", f"IMAGE_ARGS=--bind {CERTIFICATES}",
+        *(f"{name}={value}" for name, value in settings.items()),
     ]  # fmt: skip
     variables = {**os.environ, "APPTAINER_TMPDIR": str(base.parent)}
     return subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, check=False)

@@ -123,9 +123,7 @@ def test_another_image_under_the_same_name_is_not_used_under_the_old_sha256(tmp_
 def test_a_failed_build_leaves_the_image_that_was_there(tmp_path):
     sites.tool("install-apptainer")
     folder = tmp_path / "project"
-    (folder / "containers").mkdir(parents=True)
-    for name in ("Makefile", "requirements.lock", "containers/eqcollapse.def", "containers/build"):
-        shutil.copy2(sites.ROOT / name, folder / name)
+    sites.give_build(folder)
     (folder / "containers/eqcollapse.sif").write_text("an image")
     said = sites.make_image(folder, tmp_path / "nothing" / "here")
     assert said.returncode != 0
