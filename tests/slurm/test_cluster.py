@@ -15,6 +15,11 @@ PROFILE = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-ch
            "--max-status-checks-per-second", "1", "--latency-wait", "5")  # fmt: skip
 SMALL = ("--set-resources", "cell:mem_mb=1500", "cell:runtime=30")
 """What a cell of these studies needs; three times the profile's 6 GB is more than a node here has."""
+GROUPS = (
+    "--groups", "dataset=data", "split=data", "cell=cells", "table=report", "figure=report", "claims=end", "page=end",
+    "--group-components", "cells=2", "report=2",
+)  # fmt: skip
+"""A chain of jobs in one allocation, and two beside each other: a node here has two cores."""
 LONG = 30
 """Epochs of a cell that is disturbed: half a minute."""
 
@@ -62,8 +67,10 @@ def trained_epochs(project: Project) -> list[int]:
 
 def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(bare, tmp_path):
     project = bare.clone(tmp_path / "project")
-    project.run("snakemake", *PROFILE)
+    answer = project.run("snakemake", *PROFILE, *SMALL, *GROUPS)
     assert project.files() == bare.files()  # records too: they say nothing of where
+    allocations = answer.stderr.count("has been submitted with SLURM jobid")
+    assert 0 < allocations < len(sites.records(project))  # one a job
     assert project.planned() == {}
 
 
@@ -122,7 +129,6 @@ def test_source_edited_under_way_stops_the_job_with_one_line(waiting):
     assert not project.files("results/runs")
 
 
-@pytest.mark.slow
 def test_a_job_over_its_memory_gets_more(tmp_path, bare):
     project = bare.clone(tmp_path / "project")
     project.edit({"experiments": {"a": {"models": ["explicit"]}}})
@@ -146,7 +152,6 @@ def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
     assert len(checkpoints(project)) == 1
 
 
-@pytest.mark.slow
 def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_path, undisturbed):
     project = undisturbed.clone(tmp_path / "project")
     project.snakemake("splits")
