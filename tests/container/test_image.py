@@ -81,7 +81,7 @@ def test_source_edited_under_a_contained_run_stops_it_with_one_line_or_does_not_
     process = project.start("snakemake", "--cores", "1", "--use-singularity", "train")
     sites.wait_for("the first cell", lambda: "rule cell:" in project.said)
     source.write_text(source.read_text() + "\nNEW = 1\n")
-    assert process.wait() != 0  # the second of two cells starts after the edit, at the latest
+    assert process.wait(timeout=600) != 0  # the second of two cells starts after the edit, at the latest
     assert "the source of stage train changed after" in project.said
     assert project.planned("train")["cell"] == 2
 
@@ -93,7 +93,7 @@ def test_settings_edited_under_a_contained_run_are_the_next_runs(contained, tmp_
     process = project.start("snakemake", "--cores", "1", "--use-singularity", "train")
     sites.wait_for("the first cell", lambda: "rule cell:" in project.said)
     project.edit({"train": {"lr": 0.03}})
-    assert process.wait() == 0, project.said
+    assert process.wait(timeout=600) == 0, project.said
     assert project.planned("train")["cell"] == 2
     project.edit({"train": {"lr": 0.02}})
     assert project.planned("train") == {}
