@@ -1,6 +1,7 @@
 """A small study with every stage, run once; the fault tests hold what they do against its bytes."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,14 @@ from sites import tiny
 def pytest_report_header() -> str:
     """Say which draws these are, so that they can be repeated."""
     return f"EQCOLLAPSE_FAULTS_SEED={SEED}"
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C reach what a test starts: in the background of a shell it is ignored, by all that is started there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

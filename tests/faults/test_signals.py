@@ -17,7 +17,8 @@ from sites import wait_for
 
 pytestmark = pytest.mark.faults
 
-EPOCHS = 8
+EPOCHS = 60
+"""So many that a quick machine has not ended before it is told to."""
 TRAINING = b"python\0-m\0eqcollapse\0train"
 
 
