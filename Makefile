@@ -62,7 +62,8 @@ bench: $(VENV)/complete .cache/torchdeq ## paired timings against the peers, as 
 
 bench-gpu: $(VENV)/complete .cache/torchdeq ## the tests that need a GPU, and training on it against plain PyTorch and torchdeq
 	python -m pytest -q -m gpu
-	for batch in 128 512; do PYTHONPATH=src:.cache/torchdeq python benchmarks/training.py --batch $$batch || exit 1; done
+	for how in "" "--batch 512" "--check-every 4" "--fast"; do \
+		PYTHONPATH=src:.cache/torchdeq python benchmarks/training.py $$how || exit 1; done
 
 .cache/torchdeq: $(VENV)/complete
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $@ \

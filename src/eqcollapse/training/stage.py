@@ -56,7 +56,7 @@ def train(
     """
     place = backends.prepare(device, spec["train"]["threads"], spec["train"]["deterministic"])
     dataset, split = read_dataset(train_file), read_split(split_file)
-    cell = _cell(spec, dataset, read_dataset(test_file), split, place)
+    cell = new_cell(spec, dataset, read_dataset(test_file), split, place)
     snapshots: dict[str, Tensor] = {}
     if state := checkpoints.load(checkpoint, place):
         cell.restore(state["cell"])
@@ -73,7 +73,8 @@ def train(
     return backends.settings(place)
 
 
-def _cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
+def new_cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
+    """Return the cell of `spec` before its first epoch, network and data on `device`."""
     settings = spec["train"]
     images = torch.from_numpy(train.images)
     indices = torch.from_numpy(split.indices)

@@ -1,16 +1,31 @@
 """A cell on a GPU: as on the CPU within rounding, the same bytes twice, and on from where it was stopped."""
 
 import csv
+import json
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from eqcollapse.data.splits import read_split
+from eqcollapse.data.store import read_dataset
 from eqcollapse.training import backends, checkpoints, stage
+from eqcollapse.training.loop import descend, progress
 from eqcollapse.training.stage import train
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
+JOB = """
+import json, sys
+from pathlib import Path
+from eqcollapse.training.stage import train
+spec, folder, *files = sys.argv[1:]
+train(json.loads(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=Path(folder, "checkpoint.pt"))
+"""
 HEADS = pytest.mark.parametrize("head", ["explicit", "equilibrium"])
 
 
@@ -70,6 +85,56 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(cell, files, tmp_path, monkeypa
         run(cell, files, tmp_path / "stopped")
     monkeypatch.setattr(stage.checkpoints, "save", save)
     assert run(cell, files, tmp_path / "stopped") == whole
+
+
+@pytest.mark.gpu
+@HEADS
+def test_bfloat16_learns_what_float32_does(cell, files, tmp_path):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        cell["train"]["precision"] = precision
+        run(cell, files, tmp_path / precision)
+        losses.append(history(tmp_path / precision)[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert all(
+        weights.dtype != torch.bfloat16 for weights in load_file(tmp_path / "bfloat16/model.safetensors").values()
+    )
+
+
+@pytest.mark.gpu
+@HEADS
+def test_no_step_waits_for_the_host(cell, files):
+    """An epoch waits as often with eight batches as with four: at its end, and not in its steps."""
+    if head := cell.get("equilibrium"):
+        head |= {way: head[way] | {"check_every": 0} for way in ("forward", "backward")}
+    waits = []
+    for batch_size in (5, 10):
+        cell["train"]["batch_size"] = batch_size
+        device = backends.prepare("cuda", 1, deterministic=True)
+        data = read_dataset(files[0]), read_dataset(files[1]), read_split(files[2])
+        trained = stage.new_cell(cell, *data, device)
+        descend(trained, progress(trained))  # buffers, kernels
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            descend(trained, progress(trained))
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(each.message) for each in said))
+    assert waits[0] == waits[1]
+
+
+@pytest.mark.gpu
+def test_a_killed_job_goes_on_to_the_same_bytes(spec, files, tmp_path):
+    whole = run(spec, files, tmp_path / "whole")
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    words = [sys.executable, str(script), json.dumps(spec), str(tmp_path / "killed"), *map(str, files)]
+    job = subprocess.Popen(words)
+    while not (tmp_path / "killed/checkpoint.pt").exists() and job.poll() is None:
+        time.sleep(0.01)
+    job.kill()
+    job.wait()
+    assert run(spec, files, tmp_path / "killed") == whole
 
 
 @pytest.mark.gpu
