@@ -8,10 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eqcollapse import specs
 from eqcollapse.errors import EqcollapseError, machines_fault
-from eqcollapse.source import code_digest, runner_digest
-from eqcollapse.study import ABOUT, STAGES, record_path
+
+# The rest is imported where it is used: what takes a moment to load is then interrupted as any other work.
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +42,9 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from eqcollapse import specs
+    from eqcollapse.study import ABOUT, STAGES
+
     parser = argparse.ArgumentParser(prog="eqcollapse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES:
@@ -91,7 +93,10 @@ def _metrics(arguments: list[str]) -> int:
 
 
 def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
+    from eqcollapse import specs
     from eqcollapse.provenance.records import recorded, write_record
+    from eqcollapse.source import code_digest, runner_digest
+    from eqcollapse.study import STAGES, record_path
 
     stage = options.command
     specs.check(stage, options.spec)
