@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eqcollapse import moves as moving
+import moves as moving
 from eqcollapse import source, versioning
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import load, parse
