@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.sweep import ATTIC, RECORD
+from eqcollapse.sweep import ATTIC, RECORD, is_in_use
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 _SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -98,6 +98,8 @@ def _units() -> dict[str, list[Path]]:
         links = [name for name in folders if Path(folder, name).is_symlink()]  # which stand for no files of the attic
         for name in (*names, *links):
             path = Path(folder, name)
+            if is_in_use(path):
+                continue
             units.setdefault(_unit(path.relative_to(ATTIC)), []).append(path)
     return units
 

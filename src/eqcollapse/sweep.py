@@ -4,6 +4,7 @@ Nothing is deleted, so going back to an earlier setting costs nothing. Runs whil
 nothing while another run is under way in the same folder.
 """
 
+import errno
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import Job, Study
 
-__all__ = ["ATTIC", "Sweep", "is_complete", "pending"]
+__all__ = ["ATTIC", "Sweep", "is_complete", "is_in_use", "keep", "pending"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -55,6 +57,29 @@ def pending(study: Study) -> Sweep:
 def is_complete(job: Job, folder: Path = Path()) -> bool:
     """Return whether all files of `job` lie under `folder`."""
     return all((folder / file).exists() for file in job.files)
+
+
+def keep(jobs: Iterable[Job]) -> None:
+    """Link what is costly of `jobs` into the attic: `dvc checkout` of another commit deletes what that does not list.
+
+    A link takes no room, and stands for no result that lies aside as long as the same file lies in results/. Where a
+    disk has no links, nothing is kept: what DVC has in its cache then comes back by `dvc checkout` alone.
+    """
+    for job in jobs:
+        for file in job.files if job.pinned else ():  # the record comes last
+            kept = ATTIC / file
+            try:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                if not kept.exists():
+                    os.link(file, kept)
+            except OSError:
+                return
+
+
+def is_in_use(kept: Path) -> bool:
+    """Return whether the file at `kept` in the attic is the very one that lies in results/."""
+    here = kept.relative_to(ATTIC)
+    return here.exists() and kept.exists() and here.samefile(kept)
 
 
 def _pinned_paths() -> list[Path]:
@@ -128,10 +153,21 @@ def _move(source: Path, target: Path) -> None:
     if _is_folder_with_record(target) and not _is_folder_with_record(source):
         _remove(source)  # what a killed job left, where the whole of the same promise is there already
         return
+    if target.is_file() and source.is_file() and source.samefile(target):
+        source.unlink()  # a file kept already: a rename of one link to the other would do nothing
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():  # an older copy of the same promise: the newer one takes its place
         _remove(target)
-    os.replace(source, target)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise EqcollapseError(
+            f"{source}: cannot be moved to {target}, which is on another disk: make {ATTIC} a link to a folder on the "
+            f"disk of {source.parts[0]}/"
+        ) from None
     _remove_empty(source.parent)
 
 

@@ -19,6 +19,7 @@ import yaml
 from eqcollapse import source
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import STAGES, Job, Study
+from eqcollapse.sweep import keep
 
 OWN = ("data", "splits", "train", "theory", "collapse")
 """The kinds of job that are a DVC stage of their own; the others are the report's."""
@@ -156,6 +157,7 @@ def confirm(study: Study, stage: Stage) -> None:
     """Check that what lies under the stage's outs is what `study` asks for, made from what lies there now.
 
     Raises `EqcollapseError` in one line otherwise. Makes the folders of outs that no job writes to: DVC wants them.
+    What is costly is linked into the attic, so that it is there for other settings whatever DVC does to results/.
     """
     jobs = stage.jobs(study)
     ledger = Ledger(study)
@@ -163,10 +165,23 @@ def confirm(study: Study, stage: Stage) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EqcollapseError(found[0] + more)
-    files = [file for job in jobs for file in job.files]
+    files = {file for job in jobs for file in job.files}
+    if strange := [file for out in stage.outs for file in _files(out) if file not in files]:
+        raise EqcollapseError(
+            f"{strange[0]}: is not asked for by params.yaml and the source: remove it (or wait, where a job of an "
+            f"earlier run is making it just now), and {AGAIN}"
+        )
     for out in stage.outs:
         if not any(_covered(file, [out]) for file in files):
             Path(out).mkdir(parents=True, exist_ok=True)
+    keep(jobs)
+
+
+def _files(out: str) -> Iterator[str]:
+    """Yield the files that DVC would take up under `out`: all but those that .dvcignore names, half ones and hidden."""
+    folder = Path(out)
+    paths = [folder] if folder.is_file() else sorted(folder.rglob("*")) if folder.is_dir() else []
+    yield from (str(path) for path in paths if path.is_file() and not path.name.startswith("."))
 
 
 @dataclass(frozen=True)

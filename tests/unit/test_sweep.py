@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from eqcollapse import attic
+from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import parse
 from eqcollapse.study import Study
-from eqcollapse.sweep import pending
+from eqcollapse.sweep import keep, pending
 
 
 @pytest.fixture
@@ -227,3 +231,52 @@ def test_a_strange_record_moves_nothing_but_itself(folder, content, text):
     Path("results/tables/x.provenance.json").write_text(text)
     sweep(study)
     assert tree("results", "resources") == before
+
+
+def test_what_is_kept_outlasts_its_removal_and_takes_no_room(folder, content):
+    """As `dvc checkout` removes it; a later sweep brings it back, to the byte."""
+    first = plan(content)
+    build(first)
+    before = tree("results", "resources")
+    keep(first)
+    assert attic.items() == []  # nothing lies aside: these are the files of results/
+    assert not pending(first)
+    for job in first:
+        for file in job.files if job.pinned else ():
+            assert Path(file).stat().st_nlink == 2
+            Path(file).unlink()
+    assert attic.items() != []
+    sweep(first)
+    assert tree("results", "resources") == before
+
+
+def test_what_is_kept_goes_and_comes_as_any_other(folder, content):
+    first = plan(content)
+    build(first)
+    before = tree("results", "resources")
+    keep(first)
+    content["train"]["lr"], content["splits"]["seed"] = 0.01, 5
+    second = plan(content)
+    sweep(second)
+    assert not any(job.pinned and Path(job.path).exists() for job in first if job.path not in {j.path for j in second})
+    assert attic.items() != []
+    sweep(first)
+    assert tree("results", "resources") == before
+
+
+def test_an_attic_on_another_disk_is_one_line(folder, content):
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == folder.stat().st_dev:
+        pytest.skip("needs /dev/shm as another disk")
+    first = plan(content)
+    build(first)
+    aside = Path(tempfile.mkdtemp(dir=other))
+    try:
+        Path(".attic").symlink_to(aside)
+        content["train"]["lr"] = 0.01
+        keep(first)  # there are no links between disks, and none are needed
+        with pytest.raises(EqcollapseError, match="which is on another disk"):
+            pending(plan(content)).run()
+        assert tree("results", "resources")
+    finally:
+        shutil.rmtree(aside)

@@ -235,6 +235,19 @@ def test_what_was_changed_is_not_confirmed(made):
         versioning.confirm(made, SPLITS)
 
 
+def test_what_nobody_asked_for_is_not_confirmed(made):
+    """As the cell of a run whose Snakemake was killed, and whose job went on: DVC would take it up."""
+    made_path = Path(next(iter(made.jobs["splits"])))
+    strange = made_path.with_name("balanced@0123456789.csv")
+    strange.write_text("index,label,group,part\n")
+    with pytest.raises(EqcollapseError, match="balanced@0123456789.csv: is not asked for"):
+        versioning.confirm(made, SPLITS)
+    strange.rename(
+        strange.with_name(f".{strange.name}.12ab34cd.7.partial")
+    )  # which a killed job leaves, and DVC ignores
+    versioning.confirm(made, SPLITS)
+
+
 def test_what_has_another_record_is_not_confirmed(made):
     job = next(iter(made.jobs["splits"].values()))
     record = json.loads(Path(job.record).read_text())

@@ -98,6 +98,10 @@ def test_a_learning_rate_by_dvc_and_back_by_snakemake_and_by_git(study):
     assert study.files() == before
     assert is_clean(study)
 
+    study.edit({"train": {"lr": 0.01}})  # forth by hand, from a results/ that DVC has cleared of the other cells
+    assert not {"cell", "experiment", *BEFORE} & set(ran(study.dvc("repro")))
+    assert is_clean(study)
+
 
 def test_the_look_of_figures_draws_figures_only(study):
     first, before = lock(study), study.files()
