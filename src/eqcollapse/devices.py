@@ -42,5 +42,5 @@ def _visible() -> list[str]:
     named = os.environ.get(VISIBLE)
     if named is not None:
         return [device for device in named.split(",") if device]
-    found = [re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*")]
-    return sorted((match[1] for match in found if match), key=int)
+    found = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+    return [str(number) for number in range(len(found))]  # as CUDA counts those that a container was given

@@ -4,7 +4,9 @@ Snakemake reads params.yaml by itself, and takes the last of two equal keys, oct
 billions of values as they come. So the Snakefile has its text looked at first.
 """
 
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,26 @@ _MISREAD = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 def read(path: str | Path) -> Any:
     """Return what the YAML file at `path` holds; EqcollapseError, one line, if it is missing or hostile."""
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb", opener=_without_waiting) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise EqcollapseError(f"{path}: is not a file")
+            text = stream.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise EqcollapseError(f"{path}: there is no such file") from None
     except OSError as error:
         raise EqcollapseError(f"{path}: cannot be read ({error.strerror})") from None
     if len(text) > MOST_BYTES:
-        raise EqcollapseError(f"{path}: {len(text)} bytes; settings have at most {MOST_BYTES}")
+        raise EqcollapseError(f"{path}: more than {MOST_BYTES} bytes; settings have at most so many")
     try:
         # In the text, since YAML alone would take UTF-16, too, which what reads the file next does not.
         return _constructed(str(path), text.decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise EqcollapseError(f"{path}: is not YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file as `open` does, but for a pipe, which would be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _constructed(path: str, text: str) -> Any:

@@ -240,7 +240,7 @@ def test_what_nobody_asked_for_is_not_confirmed(made):
     made_path = Path(next(iter(made.jobs["splits"])))
     strange = made_path.with_name("balanced@0123456789.csv")
     strange.write_text("index,label,group,part\n")
-    with pytest.raises(EqcollapseError, match="balanced@0123456789.csv: is not asked for"):
+    with pytest.raises(EqcollapseError, match=r"balanced@0123456789\.csv: is not asked for"):
         versioning.confirm(made, SPLITS)
     strange.rename(
         strange.with_name(f".{strange.name}.12ab34cd.7.partial")

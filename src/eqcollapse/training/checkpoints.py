@@ -1,5 +1,10 @@
-"""A checkpoint an epoch, from which a killed run goes on to the bytes of an undisturbed one."""
+"""A checkpoint an epoch, from which a killed run goes on to the bytes of an undisturbed one.
 
+The file is a sha256, and what it is of, as torch writes it: a bit that a disk turned would give other results.
+"""
+
+import hashlib
+import io
 import pickle
 import sys
 from pathlib import Path
@@ -7,22 +12,29 @@ from typing import Any
 
 import torch
 
-from eqcollapse.atomic import replacing
+from eqcollapse.atomic import write_bytes
+
+_SIZE = hashlib.sha256().digest_size
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings and lists and mappings of them) in place of an earlier one."""
-    # By a stream, so that a full disk is an OSError; torch's own writer forgets why it failed.
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(state, stream)
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getvalue()
+    write_bytes(path, hashlib.sha256(content).digest() + content)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Return what `save` wrote to `path`, None if there is nothing that can be used. Never runs code of the file."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
+        held = path.read_bytes()
+    except OSError:
         return None
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
-        print(f"{path}: is not a whole checkpoint; training starts anew", file=sys.stderr)
-        return None
+    if hashlib.sha256(held[_SIZE:]).digest() == held[:_SIZE]:
+        try:
+            return torch.load(io.BytesIO(held[_SIZE:]), map_location=device, weights_only=True)
+        except pickle.UnpicklingError:  # somebody else's, with code in it
+            pass
+    print(f"{path}: is not a whole checkpoint; training starts anew", file=sys.stderr)
+    return None

@@ -1,7 +1,9 @@
 """A cell trains to the same bytes however often it is stopped, and says so when it diverges."""
 
 import csv
+import hashlib
 import math
+import random
 
 import pytest
 import torch
@@ -60,13 +62,32 @@ def test_a_torn_checkpoint_is_no_checkpoint(spec, files, tmp_path, capsys):
     assert "not a whole checkpoint" in capsys.readouterr().err
 
 
-def test_a_checkpoint_with_code_is_not_run(tmp_path):
+def test_a_checkpoint_in_which_a_bit_is_turned_is_none(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    state = {"weights": torch.randn(50), "epoch": 3}
+    checkpoints.save(path, state)
+    assert checkpoints.load(path, torch.device("cpu"))["epoch"] == 3
+    whole = path.read_bytes()
+    draw = random.Random(0)
+    for _ in range(50):
+        held = bytearray(whole)
+        held[draw.randrange(len(held))] ^= 1 << draw.randrange(8)
+        path.write_bytes(held)
+        assert checkpoints.load(path, torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_checkpoint_with_code_is_not_run(tmp_path, sealed):
+    """Neither as torch writes it, nor by one who knows our form."""
+
     class Attack:
         def __reduce__(self):
             return (open, (str(tmp_path / "harm"), "w"))
 
     path = tmp_path / "attack.pt"
     torch.save({"cell": Attack()}, path)
+    if sealed:
+        path.write_bytes(hashlib.sha256(path.read_bytes()).digest() + path.read_bytes())
     assert checkpoints.load(path, torch.device("cpu")) is None
     assert not (tmp_path / "harm").exists()
 
