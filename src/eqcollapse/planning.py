@@ -52,6 +52,7 @@ def plan(
     `deployment` are Snakemake's methods of software deployment: with Apptainer, the image must be there.
     """
     _put_this_python_first()
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # in jobs neither: see the Snakefile
     try:
         if "APPTAINER" in {method.name for method in deployment}:
             container.announce()
