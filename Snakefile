@@ -7,9 +7,8 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-sys.dont_write_bytecode = (
-    True  # on a full disk it would be torn, and no later start gets past that
-)
+# On a full disk byte code would be torn, and no later start gets past that.
+sys.dont_write_bytecode = True
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
