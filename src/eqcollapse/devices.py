@@ -16,7 +16,8 @@ def claim(folder: Path = LOCKS) -> IO[str] | None:
 
     A claim is a lock of the kernel's on a place at a GPU, held until the process ends, however that happens. The first
     places of all GPUs are taken before the second ones: while there are no more jobs than GPUs each has its own,
-    and more jobs share them evenly. Returns what holds the claim; None where there was nothing to choose.
+    and more jobs share them evenly. Returns what holds the claim; None where there was nothing to choose, or
+    nothing can be locked.
     """
     devices = _visible()
     if len(devices) < 2:
@@ -32,6 +33,10 @@ def claim(folder: Path = LOCKS) -> IO[str] | None:
             except BlockingIOError:
                 stream.close()
                 continue
+            except OSError:  # a file system without locks: then by chance
+                stream.close()
+                os.environ[VISIBLE] = devices[os.getpid() % len(devices)]
+                return None
             os.environ[VISIBLE] = device
             return stream
         place += 1

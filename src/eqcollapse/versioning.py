@@ -27,6 +27,9 @@ OWN = ("data", "splits", "train", "theory", "collapse")
 PLANNING = {f"src/eqcollapse/{name}.py" for name in ("params", "reporting", "sections", "source", "study")}
 """What says which jobs there are and where their files lie: every stage depends on it."""
 
+AGAIN = "run the same command again"
+"""What to do, at the end of a line of `confirm`."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -149,10 +152,6 @@ def _covered(name: str, by: Iterable[str], separator: str = "/") -> bool:
     return any(name == above or name.startswith(above + separator) for above in by)
 
 
-AGAIN = "run the same command again"
-"""What to do, at the end of a line of `confirm`."""
-
-
 def confirm(study: Study, stage: Stage) -> None:
     """Check that what lies under the stage's outs is what `study` asks for, made from what lies there now.
 
@@ -178,7 +177,7 @@ def confirm(study: Study, stage: Stage) -> None:
 
 
 def _files(out: str) -> Iterator[str]:
-    """Yield the files that DVC would take up under `out`: all but those that .dvcignore names, half ones and hidden."""
+    """Yield the files under `out`, but for hidden ones, such as half ones are."""
     folder = Path(out)
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*")) if folder.is_dir() else []
     yield from (str(path) for path in paths if path.is_file() and not path.name.startswith("."))

@@ -1,5 +1,7 @@
 """GPUs without clashes: real processes and real locks; the devices are names."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -46,3 +48,15 @@ def test_one_gpu_or_none_is_left_as_it_is(tmp_path, monkeypatch):
         assert devices.claim(tmp_path) is None
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_locked_a_job_gets_a_gpu_all_the_same(tmp_path, monkeypatch):
+    """As on a network file system without locks."""
+
+    def refused(stream, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert devices.claim(tmp_path) is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] in ("0", "1", "2")

@@ -233,34 +233,37 @@ def test_a_strange_record_moves_nothing_but_itself(folder, content, text):
     assert tree("results", "resources") == before
 
 
-def test_what_is_kept_outlasts_its_removal_and_takes_no_room(folder, content):
+@pytest.fixture
+def kept(folder, content) -> Study:
+    """A study that was made, and kept."""
+    study = plan(content)
+    build(study)
+    keep(study)
+    return study
+
+
+def test_what_is_kept_outlasts_its_removal_and_takes_no_room(kept):
     """As `dvc checkout` removes it; a later sweep brings it back, to the byte."""
-    first = plan(content)
-    build(first)
     before = tree("results", "resources")
-    keep(first)
     assert attic.items() == []  # nothing lies aside: these are the files of results/
-    assert not pending(first)
-    for job in first:
+    assert not pending(kept)
+    for job in kept:
         for file in job.files if job.pinned else ():
             assert Path(file).stat().st_nlink == 2
             Path(file).unlink()
     assert attic.items() != []
-    sweep(first)
+    sweep(kept)
     assert tree("results", "resources") == before
 
 
-def test_what_is_kept_goes_and_comes_as_any_other(folder, content):
-    first = plan(content)
-    build(first)
+def test_what_is_kept_goes_and_comes_as_any_other(kept, content):
     before = tree("results", "resources")
-    keep(first)
     content["train"]["lr"], content["splits"]["seed"] = 0.01, 5
     second = plan(content)
     sweep(second)
-    assert not any(job.pinned and Path(job.path).exists() for job in first if job.path not in {j.path for j in second})
+    assert not any(job.pinned and Path(job.path).exists() for job in kept if job.path not in {j.path for j in second})
     assert attic.items() != []
-    sweep(first)
+    sweep(kept)
     assert tree("results", "resources") == before
 
 

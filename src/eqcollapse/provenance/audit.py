@@ -121,7 +121,7 @@ def _relatives(under_way: Audit) -> Relatives:
 
 
 def _is_dvcs(path: str) -> bool:
-    """Whether this is a .gitignore such as DVC writes beside its outs: it names what lies there."""
+    """Whether this is a .gitignore such as DVC writes beside its outs: it names outs of dvc.yaml, and nothing else."""
     if not path.endswith("/.gitignore") or os.path.islink(path) or not os.path.isfile(path):
         return False
     named = {os.path.dirname(path) + line for line in Path(path).read_text(errors="replace").splitlines()}
@@ -147,7 +147,7 @@ def _audit_image(under_way: Audit) -> None:
 def _audit_versioning(under_way: Audit, study: Study, config: Mapping[str, Any]) -> None:
     findings, notes = dvclock.check(under_way.found, config)
     under_way.notes += notes
-    everything = under_way.lineage.after_jobs(under_way.lineage.jobs)
+    everything = under_way.lineage.everything
     under_way.add(replace(finding, dependents=everything) for finding in dvclock.check_stages(study))
     for finding, paths in findings:
         jobs = [job for job in under_way.lineage.jobs if any(file.startswith(paths) for file in job.files)]
@@ -161,9 +161,8 @@ def _audit_plan(under_way: Audit, planning: Planning | None) -> None:
     try:
         under_way.add(check_plan(planning.jobs(), under_way.lineage, under_way.records))
     except EqcollapseError as error:
-        everything = under_way.lineage.after_jobs(under_way.lineage.jobs)
-        fault = Finding("snakemake", "Snakefile", "a DAG that Snakemake can plan", str(error), dependents=everything)
-        under_way.add([fault])
+        expected, everything = "a DAG that Snakemake can plan", under_way.lineage.everything
+        under_way.add([Finding("snakemake", "Snakefile", expected, str(error), dependents=everything)])
 
 
 def _environments(records: Iterable[Record]) -> list[dict[str, Any]]:

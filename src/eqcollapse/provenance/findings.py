@@ -91,6 +91,11 @@ class Lineage:
             return self.after_jobs([job])
         return self.after_jobs(self.readers.get(path, []))
 
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All outputs of all jobs, sorted."""
+        return self.after_jobs(self.jobs)
+
     def after_jobs(self, jobs: Iterable[Job]) -> tuple[str, ...]:
         """Return the outputs of `jobs` and of all jobs that read from them, at any depth, sorted."""
         seen: dict[str, Job] = {}
