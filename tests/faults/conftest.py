@@ -10,7 +10,7 @@ import pytest
 
 from hostile import SEED
 from projects import Project
-from sites import tiny
+from sites import absent, tiny
 
 
 def pytest_report_header() -> str:
@@ -49,7 +49,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("needs root, to mount a small disk")
+        absent("needs root, to mount a small disk")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
     shutil.rmtree(disk, ignore_errors=True)

@@ -9,6 +9,7 @@ import pytest
 
 from hostile import full_only, size, tree
 from projects import Project
+from sites import give_build, make_image, tool
 
 pytestmark = pytest.mark.faults
 
@@ -93,3 +94,13 @@ def test_a_folder_that_cannot_be_written(undisturbed, tmp_path):
     assert "Traceback" not in answer.stderr
     assert "results/tables" in answer.stderr
     os.unlink(project.folder / "results/tables")
+
+
+def test_the_image_on_a_full_disk(small_disk, tmp_path, monkeypatch):
+    tool("install-apptainer")
+    give_build(tmp_path)
+    monkeypatch.setenv("APPTAINER_TMPDIR", str(small_disk))
+    said = make_image(tmp_path, base=Path("/nothing/is/read/of/it"))
+    assert said.returncode != 0
+    assert f"make image: the build needs 10 GB of disk in {small_disk}, where 0 GB are free" in said.stderr
+    assert not (tmp_path / "containers/image").exists()

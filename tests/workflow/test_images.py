@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from projects import ROOT, Project
+from sites import absent
 
 pytestmark = pytest.mark.workflow
 
@@ -26,7 +27,7 @@ TINY = {
 def images(project: Project) -> Project:
     """A project whose settings are the preset's, made tiny."""
     if not MIRROR.is_dir():
-        pytest.skip(f"{MIRROR} is not there")
+        absent(f"needs {MIRROR}")
     preset = project.folder / "workflow/presets/small-images.yaml"
     project.edit(TINY, preset)
     return project
