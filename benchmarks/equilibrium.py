@@ -254,7 +254,9 @@ def main() -> None:
     }
     print("| problem | solver | ms a step | time over ours anderson | residual | gradient error | peak MiB |")
     print("|---|---|---|---|---|---|---|")
-    loose = {name: compare(name, task, 1e-3, 20, rounds) for name, task in tasks.items()}
+    # a vector layer's step takes a tenth of a convolution's, and more rounds to be told from noise
+    turns = {name: 5 * rounds if "vector" in name else rounds for name in tasks}
+    loose = {name: compare(name, task, 1e-3, 20, turns[name]) for name, task in tasks.items()}
     tight = {name: compare(f"{name}, 1e-5", tasks[name], 1e-5, 60, rounds) for name in ("conv 32", "slow vector 512")}
     print("\n| goal | at least | measured | holds |")
     print("|---|---|---|---|")

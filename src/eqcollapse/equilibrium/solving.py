@@ -87,7 +87,7 @@ def _iterate(evaluate: Map, z: Tensor, method: Method, config: SolverConfig, rel
     unit = _units(z, fz, config)
     if unit is not None:
         evaluate, z, fz = _in_units(evaluate, unit), z / unit, fz / unit
-    reference = torch.linalg.vector_norm(z, dim=-1) if relative_to_start else None
+    reference = _reference(torch.linalg.vector_norm(z, dim=-1)) if relative_to_start else None
     best, best_residual = z, z.new_full((len(z),), torch.inf)
     settled = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     steps = torch.zeros(len(z), dtype=torch.int64, device=z.device)
@@ -136,22 +136,24 @@ def _measure(residual: Tensor, fz: Tensor, config: SolverConfig, reference: Tens
     if config.criterion == "absolute":
         return norm.to(residual.dtype)
     if reference is not None:
-        return _ratio(norm, reference).to(residual.dtype)
+        return (norm / reference).to(residual.dtype)
     scale = torch.linalg.vector_norm(fz, dim=-1, dtype=precise)
-    measured = _ratio(norm, scale).to(residual.dtype)
     if precise:
-        return measured
+        return _ratio(norm, scale).to(residual.dtype)
     usual = _clamped(scale)
     if config.check_every > 0 and torch.equal(usual, scale):
-        return measured
-    norm, scale_again = (torch.linalg.vector_norm(states, dim=-1, dtype=torch.float64) for states in (residual, fz))
-    return torch.where(usual == scale, measured, _ratio(norm, scale_again).to(residual.dtype))
+        return norm / scale
+    norm_again, scale_again = (torch.linalg.vector_norm(part, dim=-1, dtype=torch.float64) for part in (residual, fz))
+    return torch.where(usual == scale, norm / scale, _ratio(norm_again, scale_again).to(residual.dtype))
 
 
-def _ratio(norm: Tensor, reference: Tensor) -> Tensor:
-    relative = norm / reference.clamp_min(torch.finfo(norm.dtype).tiny)
-    # a reference that has overflown would turn any finite residual into a perfect one
-    return torch.where(reference.isinf(), torch.nan, relative)
+def _ratio(norm: Tensor, scale: Tensor) -> Tensor:
+    return norm / _reference(scale)
+
+
+def _reference(norm: Tensor) -> Tensor:
+    """What a residual's norm is divided by: not zero, and NaN for what has overflown, to which all would be small."""
+    return torch.where(norm.isinf(), torch.nan, norm.clamp_min(torch.finfo(norm.dtype).tiny))
 
 
 def _clamped(size: Tensor) -> Tensor:
