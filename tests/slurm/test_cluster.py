@@ -1,5 +1,7 @@
 """profiles/slurm on a real Slurm: the same bytes as a local run, and what faults come to."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,10 +79,8 @@ def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(bare, tmp_path)
 def test_in_the_image_too_and_the_records_say_so(bare, tmp_path):
     project = bare.clone(tmp_path / "project")
     sites.give_image(project)
-    project.run("snakemake", "train", *PROFILE, "--use-singularity")
-    done = sites.results(project)
-    assert done == {name: content for name, content in sites.results(bare).items() if name in done}
-    assert trained_epochs(project) == [2, 2]
+    project.run("snakemake", *PROFILE, *SMALL, *GROUPS, "--use-singularity")
+    assert sites.results(project) == sites.results(bare)
     stated = (project.folder / "containers/eqcollapse.sif.sha256").read_text().split()[0]
     assert {record["environment"]["image"]["sha256"] for record in sites.records(project).values()} == {stated}
 
@@ -142,17 +142,25 @@ def test_a_job_over_its_memory_gets_more(tmp_path, bare):
     assert outcome(project) == {name: content for name, content in outcome(bare).items() if "/explicit/" in name}
 
 
-@pytest.mark.slow
-def test_a_job_over_its_time_is_said_so_and_leaves_its_checkpoint(tmp_path):
-    project = sites.tiny(tmp_path / "project", models=("deq",), epochs=100 * LONG)
+def test_a_job_over_its_time_is_said_so_and_its_retry_goes_on_from_the_checkpoint(tmp_path, undisturbed):
+    project = undisturbed.clone(tmp_path / "project")
     project.snakemake("splits")
-    answer = project.run(
-        "snakemake", "train", *PROFILE, "--retries", "0", "--set-resources", "cell:runtime=1", check=False
-    )
-    assert answer.returncode != 0
-    assert "TIMEOUT" in answer.stderr
-    assert not project.files("results/runs")
-    assert len(checkpoints(project)) == 1
+    process = project.start("snakemake", "train", *PROFILE, "--set-resources", "cell:mem_mb=1500", "cell:runtime=1")
+    sites.wait_for("a checkpoint", lambda: checkpoints(project))
+    hang(project)
+    sites.wait_for("the retry", lambda: project.said.count("has been submitted with SLURM jobid") == 2)
+    assert process.wait(timeout=300) == 0, project.said
+    assert "TIMEOUT" in project.said
+    assert "goes on after epoch" in next((project.folder / "logs/train").rglob("*.log")).read_text()
+    assert outcome(project) == outcome(undisturbed)
+    assert trained_epochs(project) == [LONG]
+
+
+def hang(project: Project) -> None:
+    """Stop the training process of `project`, as one whose disk does not answer."""
+    training = [path for path in Path("/proc").glob("[0-9]*/cmdline") if "eqcollapse\0train\0" in read(path)]
+    (process,) = [path.parent for path in training if Path(path.parent / "cwd").resolve() == project.folder]
+    os.kill(int(process.name), signal.SIGSTOP)
 
 
 def test_scancel_a_node_down_and_a_killed_snakemake_end_in_the_same_bytes(tmp_path, undisturbed):
