@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "eqcollapse"
-PLUMBING = {"eqcollapse.atomic", "eqcollapse.data.download", "eqcollapse.devices", "eqcollapse.errors"}
+PLUMBING = {
+    "eqcollapse.atomic", "eqcollapse.data.download", "eqcollapse.data.transfer", "eqcollapse.devices",
+    "eqcollapse.errors",
+}  # fmt: skip
 """How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash): in no path's
 digest."""
 RUNNER = {*PLUMBING, f"{PACKAGE}.__main__", f"{PACKAGE}.provenance.records", f"{PACKAGE}.specs"}

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from eqcollapse.errors import EqcollapseError
@@ -41,7 +42,7 @@ def tree_sha256(folder: str | Path) -> str:
 def file_digests(folder: str | Path) -> dict[str, str]:
     """The SHA-256 of each visible file below `folder` by its relative name, in the order of `tree_sha256`."""
     folder = Path(folder)
-    names = sorted(_visible_files(folder, ""), key=str.encode)
+    names = sorted(_visible_files(folder), key=str.encode)
     return {name: file_digest(folder / name, "sha256") for name in names}
 
 
@@ -72,22 +73,25 @@ def gunzip(path: Path, limit: int) -> bytes:
     return content
 
 
-def _visible_files(folder: Path, prefix: str) -> list[str]:
-    names = []
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        name = prefix + entry.name
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            names += _visible_files(Path(entry.path), name + "/")
-        elif stat.S_ISREG(mode):
-            check_name(name, folder)
-            names.append(name)
-        else:
-            kind = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-            raise EqcollapseError(f"{name} in {folder} is {kind}: put the file itself there")
-    return names
+def _visible_files(folder: Path) -> Iterator[str]:
+    """The relative names of the visible files below `folder`, at any depth, in no order."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = prefix + entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    waiting.append(name + "/")
+                elif stat.S_ISREG(mode):
+                    check_name(name, folder)
+                    yield name
+                else:
+                    kind = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                    raise EqcollapseError(f"{name} in {folder} is {kind}: put the file itself there")
 
 
 def check_name(name: str, container: object) -> None:

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from eqcollapse.atomic import replacing
 from eqcollapse.errors import EqcollapseError
@@ -10,7 +9,7 @@ from eqcollapse.errors import EqcollapseError
 from .archives import FORMATS, folder_members, members
 from .canonical import READERS, Fetch, Splits
 from .checksums import content_sha256, digest_of_tree, file_digests
-from .download import PATIENCE, Patience, fetch, is_url, shown
+from .download import PATIENCE, Patience, fetch, file_name, is_url, shown
 from .imagefolder import read_imagefolder
 from .images import resize_all
 from .registry import CANONICAL, RemoteFile
@@ -88,7 +87,7 @@ def _imagefolder(spec: dict, fetch_file: Fetch) -> Source:
 def _archive(spec: dict, fetch_file: Fetch) -> tuple[Path, str]:
     """The archive that `path` names, where it lies or fetched, and its SHA-256."""
     place = spec["path"]
-    name = unquote(urlsplit(place).path).rpartition("/")[2] if is_url(place) else Path(place).name
+    name = file_name(place) if is_url(place) else Path(place).name
     if not name.lower().endswith(tuple(FORMATS)):
         raise EqcollapseError(
             f"datasets.{spec['name']}.path = {shown(place)}: must be a folder or one of {', '.join(FORMATS)}"

@@ -36,6 +36,26 @@ def test_the_hash_of_a_folder_sees_names_and_contents_but_nothing_hidden(folder)
     assert len({before, renamed, tree_sha256(folder)}) == 3
 
 
+def test_a_deep_folder_has_its_hash_too(tmp_path):
+    """1500 deep, and then some: deeper than Python calls itself, and than files may be open at once."""
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    with open(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:
+        file.write(b"abc")
+    os.close(here)
+    line = f"{hashlib.sha256(b'abc').hexdigest()}  ./{'d/' * 1500}f\n"
+    try:
+        assert tree_sha256(folder) == hashlib.sha256(line.encode()).hexdigest()
+    finally:
+        subprocess.run(["rm", "-r", folder], check=True)  # which Python, and so pytest, cannot
+
+
 def test_a_file_has_its_sha256(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"abc" * 10**6)

@@ -1,6 +1,7 @@
 """The downloader against a server on this machine that stalls, drops and lies."""
 
 import hashlib
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,14 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from eqcollapse.data import download
 from eqcollapse.data.download import Patience, fetch
 from eqcollapse.data.registry import RemoteFile
 from eqcollapse.errors import EqcollapseError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-QUICK = Patience(connect=2, read=0.2, window=0.15, min_rate=100_000, retries=2, gain=100_000, backoff=0.01)
+QUICK = Patience(connect=2, read=0.2, head=0.4, window=0.15, min_rate=100_000, retries=2, gain=100_000, backoff=0.01)
 
 
 @pytest.fixture
@@ -160,6 +160,60 @@ def redirects(handler, start):
         send(handler, 302, {"Location": "/elsewhere", "Content-Length": 0}, b"")
 
 
+def says(status, *headers):
+    """Answer with these bytes as headers and no body."""
+
+    def answer(handler, start):
+        handler.wfile.write(b"\r\n".join([b"HTTP/1.1 %d ." % status, *headers, b"", b""]))
+
+    return answer
+
+
+def goes_on(head, piece, pause=0.0):
+    """Answer with `head`, and then with `piece` for as long as the other side listens, 3 s at most."""
+
+    def answer(handler, start):
+        end = time.monotonic() + 3
+        try:
+            handler.wfile.write(head)
+            while time.monotonic() < end:
+                handler.wfile.write(piece)
+                time.sleep(pause)
+        except OSError:
+            pass
+        handler.close_connection = True
+
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+ELSEWHERE = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n"
+
+
+def sends_chunks(handler, start):
+    handler.wfile.write(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(CONTENT), CONTENT))
+
+
+def lets_go_on(handler, start):
+    handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+    good(handler, start)
+
+
+def redirects_to_a_drip(handler, start):
+    if handler.path == "/elsewhere":
+        goes_on(OK + b"X-Drip: ", b"x", 0.05)(handler, start)
+    else:
+        redirects(handler, start)
+
+
+def redirects_without_an_end(handler, start):
+    if handler.path == "/elsewhere":
+        good(handler, start)
+    else:
+        goes_on(ELSEWHERE + b"\r\n", CONTENT)(handler, start)
+
+
 def redirects_for_ever(handler, start):
     send(handler, 302, {"Location": handler.path + "x", "Content-Length": 0}, b"")
 
@@ -206,6 +260,11 @@ RECOVERED = {
     "no length": [says_nothing_about_its_length],
     "overload": [fails(503), fails(429), good],
     "a redirection": [redirects],
+    "a redirection with an endless body": [redirects_without_an_end],
+    "100 Continue, often": [lets_go_on],
+    "chunks": [
+        lambda handler, start: handler.wfile.write(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(CONTENT), CONTENT))
+    ],
     "an encoding that is none": [compresses],
 }
 
@@ -226,7 +285,27 @@ GIVEN_UP = {
     "503": ([fails(503)], "HTTP 503"),
     "a giant": ([announces_far_too_much], "1000000000000 bytes, more than the 400000"),
     "no end": ([never_ends], "sends more than the 400000 bytes"),
-    "redirections": ([redirects_for_ever], "TooManyRedirects"),
+    "redirections": ([redirects_for_ever], "more than 5 redirections"),
+    "a header a byte at a time": ([goes_on(OK + b"X-Drip: ", b"x", 0.05)], "no whole header within 0.4 s"),
+    "endless headers": ([goes_on(OK, b"X: y\r\n")], "broke off"),
+    "an endless line": ([goes_on(OK + b"X: ", b"y" * 1000)], "broke off"),
+    "100 Continue for ever": ([goes_on(b"", b"HTTP/1.1 100 Continue\r\n\r\n")], "no whole header within 0.4 s"),
+    "100 Continue now and then": ([goes_on(b"", b"HTTP/1.1 100 C\r\n\r\n", 0.05)], "no whole header within 0.4 s"),
+    "a redirection to a header without an end": ([redirects_to_a_drip], "no whole header within 0.4 s"),
+    "a redirection a byte at a time": ([goes_on(ELSEWHERE + b"X: ", b"x", 0.05)], "no whole header within 0.4 s"),
+    "the length of a chunk, a digit at a time": ([goes_on(CHUNKED, b"0", 0.05)], "slower than 100000 bytes/s"),
+    "chunks of a byte that say much": (
+        [goes_on(CHUNKED, b"1;" + b"x" * 60_000 + b"\r\nx\r\n", 0.001)],
+        "slower than 100000 bytes/s",
+    ),
+    "an end that does not end": ([goes_on(CHUNKED + b"0\r\n", b"X: y\r\n")], "slower than 100000 bytes/s"),
+    "a length of 5000 digits": ([says(200, b"Content-Length: " + b"9" * 5000)], "a length of 5000 digits"),
+    "two lengths": ([says(200, b"Content-Length: 5", b"Content-Length: 6")], "broke off"),
+    "a redirection to no address": ([says(302, b"Location: http://[::1")], "redirects to what is no http"),
+    "a redirection to no text": ([says(302, b"Location: http://\xff\xfe/")], "redirects to what is no http"),
+    "a redirection to a file": ([says(302, b"Location: file:///etc/passwd")], "redirects to what is no http"),
+    "a redirection to no host": ([says(302, b"Location: http://.a\x01/")], "no usable address|no connection"),
+    "a redirection to no port": ([says(302, b"Location: http://localhost:99999/")], "no usable address"),
     "drops": ([drops_after(0)], "broke off"),
     "always another beginning": ([forgets_what_it_sent], "broke off|HTTP 416"),
     "wrong ranges": ([drops_after(10), sends_another_range], "another range"),
@@ -300,6 +379,14 @@ def test_a_wrong_file_in_a_mirror_is_not_taken(server, tmp_path):
         )
 
 
+@pytest.mark.parametrize("mirror", ["http://[::1", "http://user:secret@a\u2100b/", "http://.x/", "https://a:b"])
+def test_a_mirror_that_is_no_address_is_one_line(tmp_path, mirror):
+    with pytest.raises(EqcollapseError, match=r"tried (what is no address|http)") as caught:
+        fetch(RemoteFile("file.bin", (), 10), dataset="mine", mirror=mirror, cache=tmp_path, patience=QUICK)
+    assert str(caught.value).isprintable()
+    assert "secret" not in str(caught.value)
+
+
 def test_no_network_is_one_line_that_names_file_addresses_and_mirror(tmp_path):
     file = RemoteFile("file.bin", ("http://127.0.0.1:9/a/file.bin", "http://user:secret@nowhere.invalid/b?k=v"), 10)
     with pytest.raises(EqcollapseError) as caught:
@@ -314,7 +401,7 @@ def test_no_network_is_one_line_that_names_file_addresses_and_mirror(tmp_path):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(fetched, server, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(EqcollapseError, match="300000 bytes are needed on this disk, 1000 are free"):
         fetched(good)
 

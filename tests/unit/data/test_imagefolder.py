@@ -162,6 +162,15 @@ def test_an_archive_is_looked_for_in_the_mirror(tmp_path, layout, pack, prepared
         prepared("x.zip", sha256="0" * 64)
 
 
+@pytest.mark.parametrize("place", ["http://[::1/x.zip", "http://127.0.0.1:9/%00.zip", "http://127.0.0.1:9/%1b[2J.zip"])
+def test_an_address_that_is_none_is_refused_in_one_printable_line(prepared, nothing_written, place):
+    with pytest.raises(
+        EqcollapseError, match=r"datasets\.mine\.path = what is no address|a control character"
+    ) as caught:
+        prepared(place, sha256="0" * 64)
+    assert str(caught.value).isprintable()
+
+
 def test_places():
     assert find_place("train/ant/1.png", "x").root == ""
     assert find_place("train/train/ant/1.png", "x").root == "train"
