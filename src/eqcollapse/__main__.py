@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from eqcollapse.errors import EqcollapseError, machines_fault
+from eqcollapse.errors import EqcollapseError, machines_fault, printable
 
 # The rest is imported where it is used: what takes a moment to load is then interrupted as any other work.
 
@@ -23,17 +24,37 @@ def main(arguments: list[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return options.run(options, arguments) or 0
     except EqcollapseError as error:
-        print(f"eqcollapse {arguments[0]}: {error}", file=sys.stderr)
+        _tell(arguments, str(error))
         return 1
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         line = machines_fault(error)
         if line is None:
             raise
-        print(f"eqcollapse {arguments[0]}: {line}", file=sys.stderr)
+        _tell(arguments, line)
         return 1
     except KeyboardInterrupt:
-        print(f"eqcollapse {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
+        _tell(arguments, f"interrupted{_kept(arguments)}")
         return 130
+
+
+def _tell(arguments: list[str], message: str) -> None:
+    """Print what ends a command, without the control characters that names in files may have."""
+    line = f"eqcollapse {' '.join(arguments[:1])}: {message}"
+    print(printable(line, keep="\n"), file=sys.stderr)
+
+
+def _kept(arguments: list[str]) -> str:
+    """Return what an interrupted command, which may not have parsed its arguments yet, says of going on."""
+    if arguments[:1] != ["train"]:
+        return ""
+    digest = dict(pairwise(arguments)).get("--digest")
+    if digest and _checkpoint(digest).exists():
+        return "; the same command goes on from here"
+    return "; no epoch is kept of it, so the same command begins anew"
+
+
+def _checkpoint(digest: str) -> Path:
+    return Path(".cache/checkpoints", f"{digest}.pt")
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -41,11 +62,16 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
     from eqcollapse import specs
     from eqcollapse.study import ABOUT, STAGES
 
-    parser = argparse.ArgumentParser(prog="eqcollapse", description=__doc__)
+    parser = _Parser(prog="eqcollapse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES:
         command = commands.add_parser(stage, help=ABOUT[stage])
@@ -87,7 +113,7 @@ def _metrics(arguments: list[str]) -> int:
     """Run `metrics`, whose options come from a package that imports torch: no other command waits for that."""
     from eqcollapse.collapse import cli
 
-    parser = argparse.ArgumentParser(prog="eqcollapse metrics", description="Measure collapse in features of your own.")
+    parser = _Parser(prog="eqcollapse metrics", description="Measure collapse in features of your own.")
     cli.add_arguments(parser)
     return cli.run(parser.parse_args(arguments))
 
@@ -128,7 +154,7 @@ def _places(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "data":
         return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
     if options.command == "train":
-        return {"device": options.device, "checkpoint": Path(".cache/checkpoints", f"{options.digest}.pt")}
+        return {"device": options.device, "checkpoint": _checkpoint(options.digest)}
     return {}
 
 

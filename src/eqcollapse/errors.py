@@ -10,6 +10,14 @@ class EqcollapseError(Exception):
     """A mistake or condition that the user can mend. The message names the key, file or cell, and what to do."""
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return `text` with what a terminal would obey, or cannot show, written as Python writes it.
+
+    That is all but printable characters and those in `keep`.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 _TOO_LITTLE = ("out of memory", "can't allocate memory", "failed to map segment")
 """What CUDA, torch and the loader of libraries say of too little memory."""
 

@@ -16,7 +16,7 @@ from eqcollapse.collapse.features import Measured, measure
 from eqcollapse.collapse.metrics import Metrics
 from eqcollapse.collapse.presets import PRESETS
 from eqcollapse.collapse.view import CHOICES, Options
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.errors import EqcollapseError, printable
 
 DESCRIPTION = "Neural-collapse metrics of features in a file. docs/metrics.md defines each."
 
@@ -86,9 +86,12 @@ def run(args: argparse.Namespace) -> int:
         if args.json is not None:
             write_text(args.json, as_json(measured))
     except (ValueError, OSError) as error:
-        raise EqcollapseError(str(error)) from error
+        raise EqcollapseError(printable(str(error))) from error
     return 0
 
+
+MOST_LISTED = 10**6
+"""Classes of --majority."""
 
 Rows = list[list[str | float]]
 
@@ -138,7 +141,10 @@ def class_list(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            classes += range(int(first), int(last if dash else first) + 1)
+            listed = range(int(first), int(last if dash else first) + 1)
+            if listed.stop - listed.start > MOST_LISTED - len(classes):
+                raise argparse.ArgumentTypeError(f"more than {MOST_LISTED} classes are listed")
+            classes += listed
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of classes such as 0,1,2 or 0-2") from None
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no list of classes such as 0,1,2 or 0-2") from None
     return classes

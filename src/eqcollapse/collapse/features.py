@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, sysconf
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +16,11 @@ from eqcollapse.collapse.metrics import Metrics, class_metrics, collapse_metrics
 from eqcollapse.collapse.moments import Moments
 
 FilePath = str | PathLike[str]
+
+_TABLES, _SQUARES = 6, 3
+"""Of float64, K×d and K×K, that are held at a time: for each class, with samples or without."""
+
+_MAGIC = b"\x93NUMPY"
 
 
 def read_tensors(path: FilePath) -> dict[str, Tensor]:
@@ -33,22 +36,49 @@ def read_tensors(path: FilePath) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return READERS[path.suffix](path)
-    except (SafetensorError, BadZipFile, ValueError, TypeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the readers of others' formats make of what is damaged, or hostile
+        raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return {name: _countable(name, tensor) for name, tensor in load_file(path).items()}
+
+
+def _countable(name: str, tensor: Tensor) -> Tensor:
+    """Return `tensor` as a type that torch can count and compute with."""
+    if tensor.is_complex():
+        raise ValueError(f"{name} holds {tensor.dtype}, not numbers")
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return _tensor(name, tensor.numpy())
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        return tensor.float()
+    return tensor
 
 
 def _read_numpy(path: Path) -> dict[str, Tensor]:
     with np.load(path, allow_pickle=False) as archive:
+        unpacked = sum(member.file_size for member in archive.zip.infolist())
+        if unpacked > _half_of_memory():
+            raise ValueError(f"it unpacks to {unpacked} bytes, more than half of this machine's memory")
         return {name: _tensor(name, archive[name]) for name in archive.files}
 
 
 def _read_array(path: Path) -> dict[str, Tensor]:
+    with open(path, "rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError("it is not an array of numpy's; an archive of them ends in .npz")
     return {"array": _tensor("array", np.load(path, allow_pickle=False))}
 
 
-def _tensor(name: str, array: np.ndarray) -> Tensor:
+def _tensor(name: str, array: np.ndarray | bytes) -> Tensor:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is not an array")
     # torch has no unsigned types of more than 8 bits to count with, and no foreign byte orders.
     if array.dtype.kind in "ui":
+        if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{name} holds numbers of {2**63} and more")
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
         array = array.astype(array.dtype.newbyteorder("="))
@@ -57,7 +87,11 @@ def _tensor(name: str, array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-READERS = {".safetensors": load_file, ".npz": _read_numpy, ".npy": _read_array}
+def _half_of_memory() -> int:
+    return sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") // 2
+
+
+READERS = {".safetensors": _read_safetensors, ".npz": _read_numpy, ".npy": _read_array}
 
 
 def pick(tensors: dict[str, Tensor], name: str, path: FilePath) -> Tensor:
@@ -105,7 +139,9 @@ def measure(
     classes = _labels(tensors, labels, path)
     W = tensors.get("weight") if weight is None else pick(read_tensors(weight), "weight", weight)
     b = tensors.get("bias") if bias is None else pick(read_tensors(bias), "bias", bias)
-    moments = Moments.of(features, classes, _num_classes(num_classes, W, classes), W, b)
+    K = _num_classes(num_classes, W, classes)
+    _check_room(K, features)
+    moments = Moments.of(features, classes, K, W, b)
     metrics = collapse_metrics(moments, W, b, majority, **options)
     of_class = {name: options[name] for name in ("mean", "between", "center_weight") if name in options}
     return Measured(moments, metrics, class_metrics(moments, W, b, **of_class))
@@ -126,6 +162,19 @@ def _num_classes(given: int | None, weight: Tensor | None, labels: Tensor) -> in
         return len(weight)
     if given is not None:
         return given
+    if labels.is_floating_point() or labels.ndim != 1:
+        raise ValueError(f"labels must be N integers, not {labels.dtype} of shape {tuple(labels.shape)}")
     if not len(labels):
         raise ValueError("there are no samples")
     return int(labels.max()) + 1
+
+
+def _check_room(num_classes: int, features: Tensor) -> None:
+    """Refuse what would fill the memory: labels that are no class numbers ask for as many classes as the largest."""
+    dim = features.shape[-1] if features.ndim else 0
+    needed = 8 * num_classes * (_TABLES * dim + _SQUARES * num_classes)
+    if needed > _half_of_memory():
+        raise ValueError(
+            f"{num_classes} classes in {dim} dimensions take {needed} bytes, more than half of this machine's memory:"
+            " labels must be class numbers 0..K-1"
+        )

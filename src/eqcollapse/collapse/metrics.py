@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from operator import index
 
@@ -172,12 +173,12 @@ def _measured(definitions: dict[str, Metric], view: View) -> Metrics:
 
 def _split(view: View, majority: Sequence[int]) -> dict[str, View]:
     num_classes, major = view.moments.num_classes, _whole_numbers(majority)
-    strangers = sorted(k for k in set(major) if not 0 <= k < num_classes)
-    if strangers or len(set(major)) < len(major):
-        raise ValueError(f"majority {major} must be different classes in 0..{num_classes - 1}")
+    chosen = set(major)
+    if len(chosen) < len(major) or min(chosen, default=0) < 0 or max(chosen, default=0) >= num_classes:
+        raise ValueError(f"majority must be different classes in 0..{num_classes - 1}, not {reprlib.repr(major)}")
     if not 0 < len(major) < num_classes:
         raise ValueError(f"majority must be some of the {num_classes} classes, not {len(major)} of them")
-    minor = [k for k in range(num_classes) if k not in set(major)]
+    minor = [k for k in range(num_classes) if k not in chosen]
     return {"majority": view.group(major), "minority": view.group(minor)}
 
 
