@@ -28,14 +28,14 @@ IMPORTERS = {"__import__", "importlib.import_module", "importlib.__import__"}
 def loaders(source: str) -> list[int]:
     """Return the lines of `source` that use what loads a pickle, or code by another way.
 
-    Names are followed through imports, `as`, plain assignments, `getattr` and imports of a name in quotes; scopes are
-    not told apart. What a program puts together from strings is not seen.
+    Names are followed through imports, `as`, assignments (annotated, by `:=`, of several at once), `getattr` and
+    imports of a name in quotes; scopes are not told apart. What a program puts together from strings is not seen.
     """
     tree = ast.parse(source)
     names = dict(_imported(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and (meant := _meant(node.value, names)):
-            names |= {target.id: meant for target in node.targets if isinstance(target, ast.Name)}
+    for name, value in _assigned(tree):
+        if meant := _meant(value, names):
+            names[name] = meant
     told = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_told(node, names)}
     return sorted({node.lineno for node, name in _used(tree, names) if _is_loader(name) and id(node) not in told})
 
@@ -51,11 +51,32 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield one.asname or one.name, f"{node.module}.{one.name}"
 
 
+def _assigned(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Return each name that something is assigned to, with what: plainly, annotated, by `:=` or one of several."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _matched(target, node.value)
+        elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value:
+            yield from _matched(node.target, node.value)
+
+
+def _matched(target: ast.AST, value: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    match target, value:
+        case ast.Name(id=name), _:
+            yield name, value
+        case (ast.Tuple(elts=targets) | ast.List(elts=targets), ast.Tuple(elts=values) | ast.List(elts=values)):
+            for one, other in zip(targets, values, strict=False):
+                yield from _matched(one, other)
+
+
 def _meant(node: ast.AST, names: dict[str, str]) -> str:
     """Return the full name that an expression stands for; nothing where it is not of a name."""
     match node:
         case ast.Name(id=name):
             return names.get(name, name if name in IMPORTERS else "")
+        case ast.NamedExpr(value=value):
+            return _meant(value, names)
         case ast.Attribute(value=value, attr=attribute):
             return _inside(_meant(value, names), attribute)
         case ast.Call(func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(attribute)), *_]):

@@ -1,7 +1,7 @@
 """What pydantic finds wrong in params.yaml, as lines for people: key, value, and what is allowed."""
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +10,8 @@ _SHORT = reprlib.Repr()
 """Bounded: a list of billions, or one that holds itself, is not written out to be cut to 60 characters."""
 _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 12
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
+
+_MOST_LINES, _LONGEST_LINE = 50, 500
 
 KINDS = ("ufm", "layer-peeled")
 """Tags of a union, which pydantic puts into the path of a fault: they are no keys."""
@@ -27,17 +29,34 @@ def lines(error: ValidationError, prefix: str = "") -> Iterator[str]:
         yield f"{key}: {start}{', or '.join(parts)}"
 
 
+def told(name: str, faults: Iterable[str]) -> str:
+    """Return what is wrong in the file `name` as a message: a line each, but no more than people read."""
+    found = list(faults)
+    said = [f"{name}: {cut(fault, _LONGEST_LINE)}" for fault in found[:_MOST_LINES]]
+    if len(found) > _MOST_LINES:
+        said.append(f"{name}: and {len(found) - _MOST_LINES} more like these")
+    return "\n".join(said)
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text`, without its end if it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def shown(value: Any) -> str:
     """Return `value` as it stands in a message, cut to 60 characters."""
-    text = _SHORT.repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits, which 0x may be
+        text = "a number of thousands of digits"
+    return cut(text, 60)
 
 
 def _key(prefix: str, fault: Mapping[str, Any]) -> str:
     parts = [str(part) for part in fault["loc"] if not _is_tag(part)]
     if fault["type"] == "unknown_key":
         parts.append(fault["ctx"]["key"])
-    return prefix + ".".join(parts)
+    return prefix + ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
 
 
 def _is_tag(part: Any) -> bool:

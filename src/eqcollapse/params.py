@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from eqcollapse import settings
 from eqcollapse.errors import EqcollapseError
-from eqcollapse.faults import lines, shown
+from eqcollapse.faults import lines, shown, told
 from eqcollapse.sections import (
     SPLIT,
     Dataset,
@@ -87,10 +87,10 @@ def parse(content: Any, name: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise EqcollapseError("\n".join(f"{name}: {line}" for line in lines(error))) from None
+        raise EqcollapseError(told(name, lines(error))) from None
     faults = list(_faults(params))
     if faults:
-        raise EqcollapseError("\n".join(f"{name}: {fault}" for fault in faults))
+        raise EqcollapseError(told(name, faults))
     return params
 
 
@@ -127,7 +127,7 @@ def _repeats(params: Params):
     for key, values in lists.items():
         for value, times in Counter(values).items():
             if times > 1:
-                yield f"{key}: {value!r} is there {times} times"
+                yield f"{key}: {shown(value)} is there {times} times"
 
 
 def _theory_faults(params: Params):
@@ -178,7 +178,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment):
     for key, known in (("datasets", params.datasets), ("models", params.models)):
         for item in getattr(experiment, key):
             if item not in known:
-                yield f"{where}.{key}: {item!r} is not one of {key}: {', '.join(known) or 'none there'}"
+                yield f"{where}.{key}: {shown(item)} is not one of {key}: {', '.join(known) or 'none there'}"
     if experiment.report == "selection" and not params.splits.validation:
         yield f"{where}.report: selection is not allowed: it needs splits.validation above 0, and that is 0"
     for dataset in experiment.datasets:
@@ -191,9 +191,9 @@ def _split_faults(params: Params, where: str, experiment: Experiment, name: str)
     for split in experiment.splits:
         match = SPLIT.match(split)
         if split not in ("balanced", "imbalanced") and not match:
-            yield f"{where}.splits: {split!r} is not allowed: balanced, imbalanced, or one like ka3-r10"
+            yield f"{where}.splits: {shown(split)} is not allowed: balanced, imbalanced, or one like ka3-r10"
         elif match and int(match["majority"]) >= num_classes:
-            yield f"{where}.splits: {split!r} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
+            yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
 
 
 def _majority_faults(params: Params):
@@ -212,7 +212,7 @@ def _majority_faults(params: Params):
         if isinstance(classes, list):
             if len(classes) < max(chosen) or len(set(classes)) < len(classes):
                 allowed = f"must name at least {max(chosen)} different classes"
-                yield f"splits.majority_classes: {classes} is not allowed: {allowed}"
+                yield f"splits.majority_classes: {shown(classes)} is not allowed: {allowed}"
             for index in classes:
                 if index > last:
                     yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"

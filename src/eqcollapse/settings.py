@@ -15,7 +15,8 @@ import yaml
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.faults import shown
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 17
+"""Ten times the longest of ours. YAML in Python reads some 100 kB a second, and Snakemake reads them once more."""
 MOST_VALUES = 100_000
 TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "merge", "value", "timestamp")
 TEMPLATE = "__use_yte__"
@@ -93,7 +94,7 @@ def _check_node(path: str, node: yaml.Node) -> None:
         raise _fault(path, node, f"{shown(node.tag)} is a type that settings do not have")
     if isinstance(node, yaml.ScalarNode):
         if node.tag.rpartition(":")[2] in ("int", "float") and _MISREAD.fullmatch(node.value):
-            raise _fault(path, node, f"{node.value} is not a number as people write it: YAML reads another one")
+            raise _fault(path, node, f"{shown(node.value)} is not a number as people write it: YAML reads another one")
         return
     if isinstance(node, yaml.MappingNode):
         names = set()
@@ -102,7 +103,7 @@ def _check_node(path: str, node: yaml.Node) -> None:
                 if key.value == TEMPLATE:
                     raise _fault(path, key, f"{TEMPLATE} would have Snakemake run Python code that stands in the file")
                 if key.value in names:
-                    raise _fault(path, key, f"{key.value!r} is there twice")
+                    raise _fault(path, key, f"{shown(key.value)} is there twice")
                 names.add(key.value)
 
 

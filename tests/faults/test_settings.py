@@ -82,8 +82,18 @@ REFUSED = {
     "a name that climbs": line(r"  digits: \{", "  ../up: {"),
     "a name of a space": line(r"  digits: \{", "  ' ': {"),
     "a long name": line(r"  digits: \{", f"  {'a' * 300}: {{"),
-    "a million seeds": line(SEEDS, f"seeds: [{', '.join(map(str, range(90_000)))}]"),
-    "a grid of millions": line(RATIOS, f"ratios: [{', '.join(map(str, range(1, 30_000)))}]"),
+    "a long number of base sixty": line(EPOCHS, "epochs: " + ":".join(["59"] * 30_000)),
+    "a long octal number": line(EPOCHS, "epochs: 0" + "7" * 90_000),
+    "a long hexadecimal number": line(EPOCHS, "epochs: 0x" + "f" * 90_000),
+    "a long hexadecimal rate": line(LR, "lr: 0x" + "f" * 90_000),
+    "a long key twice": f"{TEXT}{'k' * 300}: 1\n{'k' * 300}: 2\n",
+    "a long key": f"{TEXT}? {'k' * 90_000}\n: 1\n",
+    "a long name of a model": line(r"models: \[.*?\]", f"models: [{'m' * 90_000}]"),
+    "a long split twice": line(r"splits: \[.*?\]", f"splits: [{'s' * 40_000}, {'s' * 40_000}]"),
+    "thousands of faults": line(SEEDS, f"seeds: [{', '.join(['-1'] * 5000)}]"),
+    "a list of ones": f"x: [{','.join('1' * (1 << 19))}]",
+    "a million seeds": line(SEEDS, f"seeds: [{', '.join(map(str, range(15_000)))}]"),
+    "a grid of millions": line(RATIOS, f"ratios: [{', '.join(map(str, range(1, 15_000)))}]"),
     "a billion snapshots": line(r"count: \d+", "count: 1000000000"),
 }
 HANDLED = {
@@ -106,6 +116,7 @@ def judged(path: Path, text: str | bytes) -> Study | None:
         said = str(error).splitlines()
         assert said
         assert all(line.isprintable() and len(line) < 2000 for line in said), said
+        assert len(said) <= 60
         assert all(line.startswith((f"{path}:", "params.yaml:")) for line in said), said
         return None
 

@@ -101,6 +101,31 @@ def test_every_fault_has_its_line(content):
     assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + ":".join(["59"] * 9000),
+        "a: 0" + "7" * 9000,
+        "mirror: 0x" + "f" * 9000,
+        f"{'k' * 900}: 1\n{'k' * 900}: 2",
+        f"? {'k' * 9000}\n: 1",
+        f"models: {{? {'k' * 9000}\n : 1}}",
+        "experiments: {a: {seeds: [" + "-1, " * 9000 + "]}}",
+        "a: 1\n" * 90_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_long_values_and_many_faults_are_cut_short(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(EqcollapseError) as caught:
+        load(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 51
+    assert max(map(len, lines)) < 600
+    assert all(line.startswith(str(path)) for line in lines)
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "3", "a: [", "\x00", "train: 1"])
 def test_what_is_no_params_file_is_refused(tmp_path, text):
     path = tmp_path / "params.yaml"

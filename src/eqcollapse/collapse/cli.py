@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 from torch import Tensor
+from torch.linalg import LinAlgError
 
 from eqcollapse.atomic import write_text
 from eqcollapse.collapse.features import Measured, measure
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             write_text(args.csv, as_csv(rows))
         if args.json is not None:
             write_text(args.json, as_json(measured))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, LinAlgError) as error:
         raise EqcollapseError(printable(str(error))) from error
     return 0
 

@@ -205,6 +205,8 @@ def odd_files(path, arrays):
     yield "features must be real, N×d"
     np.savez(path, features=H[:, :0], labels=y)
     yield "must be at least 1"
+    np.savez(path, features=np.full((9, 4), 1e308), labels=np.arange(9) % 3)
+    yield "linalg.svd"
     np.savez(path, **{"a\x1b[2J\nb": H, "\u202e": H})
     yield r"it has a\\x1b\[2J\\nb, \\u202e"
 
