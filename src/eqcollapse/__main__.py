@@ -50,7 +50,7 @@ def _kept(arguments: list[str]) -> str:
     digest = dict(pairwise(arguments)).get("--digest")
     if digest and _checkpoint(digest).exists():
         return "; the same command goes on from here"
-    return "; no epoch is kept of it, so the same command begins anew"
+    return "; no epoch is kept, so the same command begins anew"
 
 
 def _checkpoint(digest: str) -> Path:

@@ -60,6 +60,26 @@ def test_a_cell_that_is_told_to_end_goes_on_from_its_checkpoint(undisturbed, tmp
     assert not checkpointed(project)
 
 
+def test_a_cell_that_is_told_to_end_in_its_first_epoch_begins_anew(undisturbed, tmp_path):
+    """Or before that: it is told as soon as torch is being loaded, which every cell starts with."""
+    project = undisturbed.copy(tmp_path / "project")
+    words = cell(project, {"train": {"epochs": EPOCHS}, "network": {"width": 512}})
+    process = project.start(*words)
+    wait_for("torch", lambda: b"libtorch" in maps(process.pid) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    said = project.said.splitlines()[-1]
+    assert said == "eqcollapse train: interrupted; no epoch is kept, so the same command begins anew"
+    assert not checkpointed(project)
+
+
+def maps(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/maps").read_bytes()
+    except OSError:
+        return b""
+
+
 @full_only
 def test_ctrl_c_at_snakemake(undisturbed, fresh):
     """What a terminal sends, to all of the group; the run says how to go on, and does."""
