@@ -39,7 +39,7 @@ def read_tensors(path: FilePath) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # whatever the readers of others' formats make of what is damaged, or hostile
-        raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
+        raise ValueError(f"{path} cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
