@@ -1,6 +1,10 @@
-"""Which stages' jobs a key of params.yaml changes: every leaf is moved to other values, and the studies compared."""
+"""Which stages' jobs a key of params.yaml changes: every leaf is moved to other values, and the studies compared.
+
+And the same settings in another order: of keys, which DVC does not see, and of lists, which it does.
+"""
 
 import copy
+import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -29,6 +33,21 @@ def moved(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[s
             moving = {stage for stage in after if after[stage] != before[stage]}
             found.setdefault(".".join(path), set()).update(moving)
     return found
+
+
+def shuffled(content: Any, draw: random.Random) -> Any:
+    """Return a copy of `content` with the keys of every mapping in it in a random order."""
+    if not isinstance(content, Mapping):
+        return copy.deepcopy(content)
+    return {key: shuffled(content[key], draw) for key in draw.sample(list(content), len(content))}
+
+
+def turned(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each list in `content`, and a copy of it with that list turned round."""
+    for path in _leaves(content):
+        value = _at(content, path)
+        if isinstance(value, list) and len(value) > 1:
+            yield ".".join(path), _laid(content, path, value[::-1])
 
 
 def _seen(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[tuple[str, str]]]:

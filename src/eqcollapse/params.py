@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from eqcollapse import settings
 from eqcollapse.errors import EqcollapseError
@@ -26,6 +26,7 @@ from eqcollapse.sections import (
     Splits,
     Theory,
     Train,
+    in_order,
 )
 
 MOST_CELLS = 20_000
@@ -33,19 +34,19 @@ MOST_CELLS = 20_000
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All of params.yaml; what has names is in the order of these, whatever that of the file."""
 
     mirror: str | None
     device: Literal["auto", "cpu", "cuda"]
-    datasets: dict[Name, Dataset]
+    datasets: Annotated[dict[Name, Dataset], AfterValidator(in_order)]
     splits: Splits
     network: Network
     equilibrium: Equilibrium
     train: Train
     snapshots: Snapshots
-    models: dict[Name, dict[str, Any]]
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
-    theory: dict[Name, Theory]
+    models: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1), AfterValidator(in_order)]
+    theory: Annotated[dict[Name, Theory], AfterValidator(in_order)]
     report: Report
 
     def resolved(self, model: str) -> "Model":

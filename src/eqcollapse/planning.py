@@ -127,8 +127,7 @@ def _sweep(study: Study, guard: running.Guard, command: Asked) -> None:
 
 def _freeze(config: Mapping[str, Any], study: Study) -> str:
     """Write what the study was planned from; return the file's name, which is a digest of its content."""
-    # The keys stay in their order: that of theory, say, is the order of a table's rows.
-    content = json.dumps({"config": config, "code": study.code}, default=str)
+    content = json.dumps({"config": config, "code": study.code}, default=str, sort_keys=True)
     path = running.FOLDER / f"plan-{hashlib.sha256(content.encode()).hexdigest()[:10]}.json"
     if not path.exists():
         write_text(path, content)

@@ -5,11 +5,12 @@ Imports neither torch nor numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from eqcollapse.sections import SPLIT, Experiment
+from eqcollapse.sections import SPLIT, Experiment, natural
 
 if TYPE_CHECKING:
     from eqcollapse.study import Job, Study
@@ -114,18 +115,22 @@ def _selection(study: Study, name: str, experiment: Experiment) -> Shown:
         "kind": "selection",
         **_compared(experiment, {dataset: study.splits(experiment, dataset) for dataset in experiment.datasets}),
         "heads": {model: _head(study, model) for model in experiment.models},
-        "settings": {model: ", ".join(_changes(study.params.models[model])) for model in experiment.models},
+        "settings": {model: ", ".join(_changes(study, model)) for model in experiment.models},
     }
     return _of_metrics(study, "table", spec, _files("tables", f"{name}-selection", TABLE))
 
 
-def _changes(model: dict[str, Any], above: str = "") -> Iterator[str]:
+def _changes(study: Study, model: str) -> Iterator[str]:
     """Yield what a model changes, as `train.lr = 0.1`; its head has a column of its own."""
-    for key, value in model.items():
-        if isinstance(value, dict):
-            yield from _changes(value, f"{above}{key}.")
-        elif f"{above}{key}" != "network.head":
-            yield f"{above}{key} = {value}"
+    for path in _leaves(study.params.models[model]):
+        if path != ("network", "head"):
+            # As it is taken: 1 for 1.0 is no other setting.
+            yield f"{'.'.join(path)} = {reduce(getattr, path, study.params.resolved(model))}"
+
+
+def _leaves(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in content.items():
+        yield from _leaves(value, (*above, key)) if isinstance(value, Mapping) else [(*above, key)]
 
 
 def _is_figure_4(spec: dict[str, Any]) -> bool:
@@ -198,7 +203,7 @@ def _theory(study: Study) -> Iterator[Shown]:
     for chosen, job in experiments:
         figures.setdefault(chosen.figure, []).append(job)
         kinds[chosen.figure] = getattr(chosen, "drawn", chosen.kind)
-    for name, jobs in figures.items():
+    for name, jobs in sorted(figures.items(), key=lambda item: natural(item[0])):
         spec = {"kind": kinds[name], "style": _style(study)}
         yield Shown("figure", spec, jobs, [job.path for job in jobs], _files("figures", name, FIGURE))
     if study.params.theory:

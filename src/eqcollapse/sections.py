@@ -19,6 +19,23 @@ SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 
 
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+
+
+def natural(name: str) -> tuple:
+    """Return what to sort names by: numbers in them count as numbers, so that r50 comes before r100."""
+    parts = _NUMBER.split(name)
+    return (*(float(part) if position % 2 else part for position, part in enumerate(parts)), name)
+
+
+def in_order(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping by its keys, at every depth: their order in a file means nothing, as it does to DVC."""
+    return {
+        key: in_order(named[key]) if isinstance(named[key], Mapping) else named[key]
+        for key in sorted(named, key=lambda key: natural(str(key)))
+    }
+
+
 def _number(value: Any) -> Any:
     """Read 1e-4 as the number that YAML 1.2 says it is; PyYAML (1.1) hands over a string."""
     if isinstance(value, bool):

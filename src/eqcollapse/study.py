@@ -17,7 +17,7 @@ from typing import Any
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import Params
 from eqcollapse.reporting import shown
-from eqcollapse.sections import SPLIT, Experiment
+from eqcollapse.sections import SPLIT, Experiment, natural
 from eqcollapse.source import code_digest
 
 STAGES = {
@@ -100,6 +100,8 @@ class Study:
     def __post_init__(self) -> None:
         for experiment in self.params.experiments.values():
             self._plan_runs(experiment)
+        # DVC sees which runs the collapse stage reads, not in which order params.yaml has them: that is no matter.
+        self.jobs["train"] = dict(sorted(self.jobs["train"].items(), key=lambda item: natural(item[0])))
         self._plan_theory()
         self._plan_collapse()
         self._plan_report()

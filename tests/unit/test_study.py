@@ -57,6 +57,18 @@ def test_a_ratio_adds_its_splits_and_cells(content):
     assert "data" not in counts
 
 
+def test_runs_are_measured_in_the_order_of_their_numbers(content):
+    content["experiments"]["a"]["seeds"] = [10, 2]
+    content["splits"]["ratios"] = [100, 2.25, 2.5, 50]
+    (measured,) = study(content).jobs["collapse"].values()
+    runs = [file.split("/")[3:6] for file in measured.inputs if file.endswith("history.csv")]
+    imbalanced = [f"ka{majority}-r{ratio}" for majority in (3, 5, 7) for ratio in ("2.25", "2.5", "50", "100")]
+    assert [split for split, _, _ in runs] == [split for split in ("balanced", *imbalanced) for _ in range(4)]
+    assert [(model, seed.partition("@")[0]) for _, model, seed in runs[:4]] == [
+        (model, seed) for model in ("deq", "explicit") for seed in ("seed-2", "seed-10")
+    ]
+
+
 def test_lr_retrains_but_does_not_split_again(content):
     before = paths(content)
     content["train"]["lr"] = 0.01

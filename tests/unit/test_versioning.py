@@ -90,6 +90,42 @@ def test_dvc_yaml_is_the_truth(study, moves):
     assert versioning.faults(study, versioning.load(ROOT / "dvc.yaml"), moves) == []
 
 
+def told_all(content: dict) -> list[tuple]:
+    """Return all that decides on the bytes of a study's outputs, of every job and in the jobs' order."""
+    study = Study(parse(content))
+    return [(job.path, job.digest, study.command(job.stage, job.path), job.inputs, job.outputs) for job in study]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_keys_changes_no_job(content, small, plain, seed):
+    """DVC does not see it."""
+    draw = random.Random(seed)
+    changes = {"plain": {"train": {"lr": 0.1, "epochs": 3}, "network": {"width": 8, "blocks": 1}}}
+    for settings in (content, small, plain | {"models": plain["models"] | changes}):
+        other = moving.shuffled(settings, draw)
+        assert json.dumps(other) != json.dumps(settings)
+        assert told_all(other) == told_all(settings)
+
+
+def test_the_order_of_a_list_changes_the_jobs_of_those_stages_alone_that_watch_it(content, small):
+    found = 0
+    for settings in (content, small):
+        before = Study(parse(settings))
+        for key, changed in moving.turned(settings):
+            after = Study(parse(changed))
+            for stage in versioning.stages(DVC):
+                if stage.kinds and not versioning._covered(key, stage.params, "."):
+                    found += 1
+                    assert {job.path: job for job in stage.jobs(after)} == {job.path: job for job in stage.jobs(before)}
+    assert found > 20
+
+
+def test_a_number_written_otherwise_changes_no_job(plain):
+    """1 and 1.0 are one to DVC, also where the report quotes what a model changes."""
+    whole, real = (plain | {"models": plain["models"] | {"plain": {"train": {"lr": lr}}}} for lr in (1, 1.0))
+    assert told_all(whole) == told_all(real)
+
+
 def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small):
     leaves = {".".join(path) for path in moving._leaves(small)}
     moves = moving.moved(small, versioning.stages(DVC))

@@ -118,6 +118,33 @@ def test_the_look_of_figures_draws_figures_only(study):
     assert is_clean(study)
 
 
+def turned(content: dict) -> dict:
+    """Return settings with the keys of every mapping the other way round."""
+    return {key: turned(value) if isinstance(value, dict) else value for key, value in reversed(content.items())}
+
+
+def test_the_order_of_keys_is_no_edit(study):
+    path = study.folder / "params.yaml"
+    few = {"source": "digits", "size": None, "per_class": 20, "majority": None}
+    more = {"datasets": ["few"], "splits": ["balanced"], "models": ["explicit"], "seeds": [0], "report": "none"}
+    study.edit({"datasets": {"few": few}, "experiments": {"more": more}})
+    study.dvc("repro")
+    before = study.files()
+    path.write_text(yaml.safe_dump(turned(yaml.safe_load(path.read_text())), sort_keys=False))
+    assert is_clean(study)
+    study.edit({"report": {"figures": {"dpi": 90}}})  # the settings' order is another one for DVC's report stage, too
+    assert not {"cell", "metrics", "table"} & set(ran(study.dvc("repro")))
+    assert is_clean(study)
+    study.edit({"report": {"figures": {"dpi": 150}}, "experiments": {"a": {"seeds": [1, 0]}}})
+    assert ran(study.dvc("repro"))["cell"] == 2
+    study.edit({"experiments": {"a": {"seeds": [0, 1]}}})  # a list, which the collapse stage does not watch
+    assert not {"cell", "metrics"} & set(ran(study.dvc("repro")))
+    assert is_clean(study)
+    study.edit({"experiments": {"a": {"seeds": [0]}}})
+    study.dvc("repro")
+    assert study.files() == before
+
+
 @pytest.mark.parametrize("words", [("repro",), ("commit", "-f")])
 def test_snakemake_there_and_back_and_dvc_only_looks(study, words):
     first, before = lock(study), study.files()
