@@ -5,6 +5,7 @@ nothing while another run is under way in the same folder.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import Job, Study
 
-__all__ = ["ATTIC", "Sweep", "is_complete", "is_in_use", "keep", "pending"]
+__all__ = ["ATTIC", "Sweep", "is_complete", "is_in_use", "keep", "pending", "sha256"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -29,7 +30,8 @@ class Sweep:
     """What there is to move so that results/ is what a study asks for: `away` to the attic, `back` from it.
 
     A move is a pair of paths, and a list of moves is one thing: a run's folder, a split and its record, a figure in
-    its formats. The record comes last on the way out and on the way in: a sweep that is killed is taken up again.
+    its formats. A sweep that is killed is taken up again, in either direction: under a fixed name, a record goes last
+    and comes first, so that it is here as long as any file that it speaks of is.
     """
 
     away: list[list[tuple[Path, Path]]]
@@ -40,7 +42,12 @@ class Sweep:
 
     def run(self) -> None:
         """Move everything, out first: what comes back may have the same name."""
-        for moves in (*self.away, *self.back):
+        for moves in self.away:
+            for source, target in moves:
+                _move(source, target)
+        for moves in self.back:
+            for _, target in moves:
+                _make_way(target)
             for source, target in moves:
                 _move(source, target)
 
@@ -76,6 +83,12 @@ def keep(jobs: Iterable[Job]) -> None:
                 return
 
 
+def sha256(file: str | Path) -> str:
+    """Return the sha256 of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def is_in_use(kept: Path) -> bool:
     """Return whether the file at `kept` in the attic is the very one that lies in results/."""
     here = kept.relative_to(ATTIC)
@@ -98,10 +111,32 @@ def _unit(path: Path) -> str:
 
 
 def _returning(job: Job, attic: Path, parts: Iterable[str]) -> list[tuple[Path, Path]]:
-    """Return the moves that bring `job` back: none if it is all here, or not all there."""
-    if is_complete(job) or not is_complete(job, attic):
+    """Return the moves that bring `job` back: none if it is all here, or not all to be found.
+
+    `parts` are what is moved at once: a folder, or each file. Of files, some may be here already: a sweep was killed.
+    """
+    if is_complete(job):
         return []
-    return [(attic / part, Path(part)) for part in parts if (attic / part).exists()]
+    if is_complete(job, attic):
+        return [(attic / part, Path(part)) for part in parts if (attic / part).exists()]
+    missing = [part for part in parts if not Path(part).exists()]
+    return [(attic / part, Path(part)) for part in missing] if _is_halfway(job, attic, missing) else []
+
+
+def _is_halfway(job: Job, attic: Path, missing: list[str]) -> bool:
+    """Return whether the files of `job` that are `missing` are in the attic, and the rest is what its record tells of.
+
+    Under a fixed name another job may have left the rest, that was killed before it wrote its record.
+    """
+    if not all(file in job.files and (attic / file).exists() for file in missing):
+        return False
+    try:
+        record = json.loads((attic / job.record if job.record in missing else Path(job.record)).read_text())
+        told = {output["path"]: output["sha256"] for output in record["outputs"]}
+        here = [file for file in job.outputs if file not in missing]
+        return record["digest"] == job.digest and all(sha256(file) == told[file] for file in here)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _pending_fixed(jobs: list[Job]) -> tuple[list, list]:
@@ -116,9 +151,12 @@ def _pending_fixed(jobs: list[Job]) -> tuple[list, list]:
     back = []
     for job in jobs:
         attic = ATTIC / f"@{job.digest}"
-        here = is_complete(job) and job.record not in stale
-        if not here and is_complete(job, attic):
-            back.append([(attic / file, Path(file)) for file in job.files])
+        parts = (job.record, *job.outputs)
+        if job.record not in stale:
+            moves = _returning(job, attic, parts)
+        else:  # what is here now goes before
+            moves = [(attic / part, Path(part)) for part in parts] if is_complete(job, attic) else []
+        back += [moves] if moves else []
     return away, back
 
 
@@ -169,6 +207,12 @@ def _move(source: Path, target: Path) -> None:
             f"disk of {source.parts[0]}/"
         ) from None
     _remove_empty(source.parent)
+
+
+def _make_way(target: Path) -> None:
+    """Remove a file that a killed job left: beside a record that comes, it would be taken for what that speaks of."""
+    if os.path.lexists(target) and not target.is_dir():
+        target.unlink()
 
 
 def _remove(path: Path) -> None:

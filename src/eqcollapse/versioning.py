@@ -6,7 +6,6 @@ every input from another stage and every source file under a dep, every key of p
 stage under its params; and nothing is listed that no job needs.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import yaml
 from eqcollapse import source
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import STAGES, Job, Study
-from eqcollapse.sweep import keep
+from eqcollapse.sweep import keep, sha256
 
 OWN = ("data", "splits", "train", "theory", "collapse")
 """The kinds of job that are a DVC stage of their own; the others are the report's."""
@@ -248,7 +247,7 @@ def _job_faults(job: Job, ledger: Ledger) -> Iterator[str]:
         return
     yield from stale
     for file in job.outputs:
-        if _sha256(file) != stated.outputs.get(file):
+        if sha256(file) != stated.outputs.get(file):
             yield f"{file}: is not what was made: somebody changed it; remove it, and {AGAIN}"
 
 
@@ -261,8 +260,3 @@ def _input_faults(job: Job, stated: Stated, ledger: Ledger) -> Iterator[str]:
             stale = job.record if job.pinned else "/".join(job.record.split("/")[:2])
             yield (f"{job.outputs[0]}: was made from another {file} than the one that is there: "
                    f"remove {stale}, and {AGAIN}")  # fmt: skip
-
-
-def _sha256(file: str) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

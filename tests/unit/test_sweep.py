@@ -5,14 +5,16 @@ import os
 import shutil
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from eqcollapse import attic
+from eqcollapse import sweep as sweeping
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.params import parse
-from eqcollapse.study import Study
+from eqcollapse.study import Job, Study
 from eqcollapse.sweep import keep, pending
 
 
@@ -34,8 +36,13 @@ def build(study: Study) -> None:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(job.digest)
-        outputs = [{"path": file} for file in job.outputs]
+        outputs = [{"path": file, "sha256": sha256(Path(file).read_bytes()).hexdigest()} for file in job.outputs]
         Path(job.record).write_text(json.dumps({"digest": job.digest, "outputs": outputs}))
+
+
+def cells(study: Study) -> list[Job]:
+    """Return the jobs of the cells that experiment `a` alone asks for."""
+    return [job for job in study.jobs["train"].values() if job.spec["model"] == "explicit"]
 
 
 def sweep(study: Study) -> tuple[int, int]:
@@ -138,10 +145,74 @@ def test_a_sweep_that_was_killed_is_taken_up_again(folder, content):
     assert all(Path(file).exists() for job in first for file in job.files)
 
 
+def swept_in_part(study: Study, moves: int, monkeypatch) -> bool:
+    """Sweep, and be killed after so many moves; return whether that came before the end."""
+    left = iter(range(moves))
+    move = sweeping._move
+
+    def _moved(source: Path, target: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(sweeping, "_move", _moved)
+    try:
+        pending(study).run()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        monkeypatch.setattr(sweeping, "_move", move)
+
+
+def test_a_sweep_that_was_killed_at_any_move_loses_nothing(folder, content, monkeypatch):
+    """There, back, or there and back: after the next sweep all is where it was."""
+    content["experiments"] = {"b": content["experiments"]["b"] | {"seeds": [0], "models": ["ce"]}}
+    content["theory"] = {"b-figure-1": content["theory"]["b-figure-1"]}
+    first = plan(content)
+    build(first)
+    before = tree("results", "resources")
+    content["theory"]["b-figure-1"]["step"] = 0.2
+    content["splits"]["seed"], content["report"]["figures"]["dpi"] = 1, 80
+    second = plan(content)
+    sweep(second)
+    build(second)
+    others = tree("results", "resources")
+    moves = 0
+    while swept_in_part(first, moves, monkeypatch):
+        sweep(first)
+        assert tree("results", "resources") == before, moves
+        assert swept_in_part(second, moves, monkeypatch)
+        sweep(first)
+        assert tree("results", "resources") == before, moves
+        sweep(second)
+        assert tree("results", "resources") == others, moves
+        moves += 1
+    assert moves > 40
+
+
+@pytest.mark.parametrize("whose", ["theirs", "mine"])
+def test_of_a_sweep_that_was_killed_only_its_own_files_are_taken(folder, content, whose):
+    """Under a fixed name, a job of other settings that was killed before its record may have written since."""
+    first = plan(content)
+    build(first)
+    content["report"]["figures"]["dpi"] = 80
+    sweep(plan(content))
+    content["report"]["figures"]["dpi"] = 150
+    figure = next(iter(first.jobs["figure"].values()))
+    kept = Path(".attic", f"@{figure.digest}", figure.outputs[0])
+    kept.rename(figure.outputs[0])
+    if whose == "theirs":
+        Path(figure.outputs[0]).write_text("of other settings")
+    sweep(first)
+    assert Path(figure.record).exists() == (whose == "mine")
+    assert Path(figure.outputs[0]).read_text() == (figure.digest if whose == "mine" else "of other settings")
+
+
 def test_what_a_killed_job_left_does_not_take_the_place_of_the_whole(folder, content):
     first = plan(content)
     build(first)
-    cell = next(iter(first.jobs["train"].values()))
+    cell = cells(first)[0]
     content["experiments"]["a"]["seeds"] = [1]
     sweep(plan(content))
     Path(cell.path).mkdir(parents=True)
@@ -157,7 +228,7 @@ def test_what_a_killed_job_left_does_not_take_the_place_of_the_whole(folder, con
 def test_half_a_cell_is_not_brought_back(folder, content):
     study = plan(content)
     build(study)
-    cell = next(iter(study.jobs["train"].values()))
+    cell = cells(study)[0]
     content["experiments"]["a"]["seeds"] = [1]
     sweep(plan(content))
     Path(".attic", cell.record).unlink()
@@ -169,7 +240,7 @@ def test_half_a_cell_is_not_brought_back(folder, content):
 def test_links_are_put_aside_and_brought_back_as_they_are(folder, content):
     study = plan(content)
     build(study)
-    first, second = list(study.jobs["train"].values())[:2]
+    first, second = cells(study)[:2]
     kept = folder / "elsewhere"
     os.replace(first.path, kept)
     Path(first.path).symlink_to(kept)
