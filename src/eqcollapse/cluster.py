@@ -3,18 +3,25 @@
 Snakemake does not find its jobs again: started anew, it would submit them a second time while the first still write.
 """
 
+import base64
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.study import Job
+from eqcollapse.sweep import is_complete
 
 JOBS = "eqcollapse_"
 """How the names of our jobs begin (slurm-jobname-prefix in profiles/slurm)."""
 MARKS = Path(".snakemake/incomplete")
+"""A file for each output of a job that began and did not come to its end, by the output's name in base64, which begins
+a new folder wherever it would be longer than a file's name may be. Snakemake has no public way to ask for these, or to
+drop them; tests/unit/test_cluster.py holds this against what it writes."""
 LOGS = Path("logs/slurm")
 """What a run on a cluster leaves (slurm-logdir in profiles/slurm)."""
 PATIENCE = 90.0
@@ -32,6 +39,31 @@ def recover(patience: float = PATIENCE) -> bool:
     if MARKS.is_dir():
         shutil.rmtree(MARKS, ignore_errors=True)
     return ended
+
+
+def trust(jobs: Iterable[Job]) -> None:
+    """Drop the marks of those of `jobs` whose files are all there, the record, which comes last, with them.
+
+    For who only looks, and where no run is under way: others' marks, and what is in a queue, are left alone.
+    """
+    marks = dict(_marks())
+    for job in jobs if marks else ():
+        marked = [marks[file] for file in job.files if file in marks]
+        if marked and is_complete(job):
+            for mark in marked:
+                mark.unlink(missing_ok=True)
+
+
+def _marks() -> Iterator[tuple[str, Path]]:
+    """Yield each marked file and its mark."""
+    for folder, _, names in os.walk(MARKS):
+        for name in names:
+            mark = Path(folder, name)
+            try:
+                encoded = "".join(part.removeprefix("@") for part in mark.relative_to(MARKS).parts)
+                yield base64.urlsafe_b64decode(encoded).decode(), mark
+            except ValueError:  # a note of another kind
+                continue
 
 
 def _end_jobs(patience: float) -> bool:

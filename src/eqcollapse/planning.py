@@ -117,6 +117,7 @@ def _sweep(study: Study, guard: running.Guard, command: Asked) -> None:
             file=sys.stderr,
         )
     if idle:
+        cluster.trust(study)
         _forget_plans()
     if moves and not idle and not command.unlocks:
         raise EqcollapseError(

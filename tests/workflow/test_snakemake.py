@@ -3,8 +3,9 @@
 import resource
 
 import pytest
+from snakemake.persistence.file import FilePersistence
 
-from projects import ROOT
+from projects import ROOT, ran
 
 pytestmark = pytest.mark.workflow
 
@@ -76,6 +77,20 @@ def test_a_comment_makes_nothing_and_code_its_stage(finished):
     finally:
         source.write_text(before)
     assert finished.planned() == {}
+
+
+def test_a_whole_cell_that_a_killed_run_has_marked_is_not_planned(finished, tmp_path):
+    """Snakemake drops its marks a moment after a job has ended: a kill may come in between."""
+    project = finished.copy(tmp_path / "marked")
+    marks = FilePersistence(nolock=True, path=project.folder / ".snakemake")
+    cells = sorted((project.folder / "results/runs").rglob("seed-0@*"))
+    for path in (file for cell in cells for file in cell.iterdir()):
+        marks._mark_incomplete(str(path.relative_to(project.folder)), None)
+    (cells[0] / "provenance.json").unlink()
+    assert project.planned()["cell"] == 1
+    before = project.files()
+    assert ran(project.snakemake("train"))["cell"] == 1
+    assert before.items() <= project.files().items()
 
 
 @pytest.mark.parametrize(
