@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,19 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def jobs(process: subprocess.Popen) -> list[int]:
+    """Return the jobs that `process` has under way."""
+    found = []
+    for pid in descendants(process.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"python") and b"eqcollapse" in words[:4]:
+            found.append(pid)
+    return found
 
 
 def descendants(pid: int) -> list[int]:

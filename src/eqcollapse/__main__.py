@@ -119,25 +119,38 @@ def _metrics(arguments: list[str]) -> int:
 
 
 def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
-    from eqcollapse import specs
-    from eqcollapse.provenance.records import recorded, write_record
-    from eqcollapse.source import code_digest, runner_digest
-    from eqcollapse.study import STAGES, record_path
+    from eqcollapse import specs, writing
+    from eqcollapse.provenance.records import is_whole
+    from eqcollapse.study import record_path
 
     stage = options.command
     specs.check(stage, options.spec)
+    if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
+        options.inputs = sys.stdin.read().splitlines()
+    specs.check_files(stage, options.inputs, options.outputs)
+    record = record_path(tuple(options.outputs))
+    with writing.alone(record) as waited:
+        if waited and is_whole(record, options.digest, options.inputs, options.outputs):
+            print("it has made all of it", file=sys.stderr)
+        else:
+            _make(options, arguments, record)
+
+
+def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
+    from eqcollapse.provenance.records import recorded, write_record
+    from eqcollapse.source import code_digest, runner_digest
+    from eqcollapse.study import STAGES
+
+    stage = options.command
     module = import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
     code, runner = code_digest(STAGES[stage]), runner_digest()
     if options.code and options.code != code[: len(options.code)]:
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
-    if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
-        options.inputs = sys.stdin.read().splitlines()
-    specs.check_files(stage, options.inputs, options.outputs)
     run = module.run(options.spec, options.inputs, options.outputs, **_places(options)) or {}
     write_record(
-        record_path(tuple(options.outputs)),
+        record,
         stage=stage,
         digest=options.digest,
         command=["python", "-m", "eqcollapse", *recorded(arguments, options.inputs)],

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eqcollapse import cluster, container, running, settings
+from eqcollapse import cluster, container, running, settings, writing
 from eqcollapse.asked import Asked, asked
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
@@ -110,7 +110,8 @@ def _sweep(study: Study, guard: running.Guard, command: Asked) -> None:
     idle = alone and not running.locked()
     if idle and command.runs and cluster.recover():  # for who only looks, what is in a queue is left alone
         moves = pending(study)
-    if moves and idle:
+    hindrance = _hindrance(idle) if moves else ""
+    if moves and not hindrance:
         moves.run()
         print(
             f"params.yaml: {len(moves.away)} results put aside in {ATTIC}, {len(moves.back)} brought back",
@@ -119,11 +120,19 @@ def _sweep(study: Study, guard: running.Guard, command: Asked) -> None:
     if idle:
         cluster.trust(study)
         _forget_plans()
-    if moves and not idle and not command.unlocks:
+    if hindrance and not command.unlocks:
         raise EqcollapseError(
-            f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while "
-            f"{running.described()} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
+            f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while {hindrance}"
         )
+
+
+def _hindrance(idle: bool) -> str:
+    """Return what is under way here that nothing may be moved under, and what to do about it; "" if nothing is."""
+    if not idle:
+        who = running.described()
+        return f"{who} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
+    makers = writing.under_way()
+    return f"{makers[0]}, for a run that was killed: wait for its end, or end it" if makers else ""
 
 
 def _freeze(config: Mapping[str, Any], study: Study) -> str:

@@ -20,7 +20,7 @@ PLUMBING = {
 }  # fmt: skip
 """How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash): in no path's
 digest."""
-RUNNER = {*PLUMBING, f"{PACKAGE}.__main__", f"{PACKAGE}.provenance.records", f"{PACKAGE}.specs"}
+RUNNER = {*PLUMBING, f"{PACKAGE}.__main__", f"{PACKAGE}.provenance.records", f"{PACKAGE}.specs", f"{PACKAGE}.writing"}
 """What every job passes through besides its stage's modules: in no path's digest either, but in every record."""
 ROOT = Path(__file__).parent
 

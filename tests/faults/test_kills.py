@@ -7,11 +7,10 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from hostile import descendants, draws, size
+from hostile import draws, jobs, size
 from projects import Project
 from sites import wait_for
 
@@ -23,19 +22,6 @@ LONGEST = 25.0
 """Seconds to the latest kill: a few jobs are done until then."""
 PATIENCE = 600
 """Seconds that a command may take, or take to begin a job: what hangs fails the test."""
-
-
-def jobs(process: subprocess.Popen) -> list[int]:
-    """Return the jobs that `process` has under way."""
-    found = []
-    for pid in descendants(process.pid):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0].endswith(b"python") and b"eqcollapse" in words[:4]:
-            found.append(pid)
-    return found
 
 
 def kill(process: subprocess.Popen, what: str, draw: random.Random) -> bool:

@@ -66,6 +66,18 @@ def write_record(
     write_text(path, written({**record, "seal": seal(record)}))
 
 
+def is_whole(path: str, digest: str, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
+    """Return whether the record at `path` has this digest, and `inputs` and `outputs` are to the byte what it says."""
+    try:
+        record = json.loads(Path(path).read_text())
+        sides = {"inputs": inputs, "outputs": outputs}
+        return record["digest"] == digest and all(
+            record[side] == [described(file) for file in files] for side, files in sides.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def written(record: Mapping[str, Any]) -> str:
     """Return the text of a record's file."""
     return json.dumps(record, sort_keys=True, indent=1) + "\n"
