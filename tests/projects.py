@@ -26,9 +26,12 @@ THEORY = {
 
 
 def environment_here() -> dict[str, str]:
-    """Return this process' environment with this Python's programs first, as an activated .venv has it."""
+    """Return this process' environment with this Python's programs first, as an activated .venv has it.
+
+    And without byte code, as `make` and a run have it: CPython leaves it torn on a full disk.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": "src"}
+    return {**os.environ, "PATH": path, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass(frozen=True)

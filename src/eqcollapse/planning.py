@@ -132,7 +132,8 @@ def _hindrance(idle: bool) -> str:
         who = running.described()
         return f"{who} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
     makers = writing.under_way()
-    return f"{makers[0]}, for a run that was killed: wait for its end, or end it" if makers else ""
+    remedy = f"wait for its end, or end it (or, if its host is dead, remove {writing.FOLDER})"
+    return f"{makers[0]}, for a run that was killed: {remedy}" if makers else ""
 
 
 def _freeze(config: Mapping[str, Any], study: Study) -> str:

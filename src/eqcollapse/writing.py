@@ -1,7 +1,8 @@
 """One job at a time makes a result: a job that outlived its killed Snakemake, and the one that the next run starts.
 
 The lock is the kernel's, on a file by the name of the job's record, and goes with its process, however that ends. Where
-a file system knows no locks, or they do not reach another host, both write side by side: whole files, the same bytes.
+a file system knows no locks, or they do not reach another host (or outlive it), both write side by side: whole files,
+the same bytes.
 """
 
 import fcntl
@@ -9,12 +10,15 @@ import hashlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 FOLDER = Path(".snakemake/eqcollapse/jobs")
+PATIENCE = 600.0
+"""Seconds to wait for a job of another host: of a host's death, a file server that keeps its locks may never hear."""
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def alone(record: str) -> Iterator[bool]:
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         stream, waited = _locked(path, record)
-    except OSError:  # nothing can be locked here
+    except OSError:  # nothing can be locked here, or a dead host holds it
         yield False
         return
     with stream:
@@ -62,10 +66,22 @@ def _locked(path: Path, record: str) -> tuple[IO[str], bool]:
         except BlockingIOError:
             waited = True
             print(f"{_signed(stream)}: waiting for its end", file=sys.stderr, flush=True)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            _wait(stream)
         if _is_at(stream, path):
             return stream, waited
         stream.close()  # of one that has ended and taken its file away: another may have made a new one
+
+
+def _wait(stream: IO[str]) -> None:
+    """Wait for the lock on `stream`; raise TimeoutError where a job of another host has it for longer than PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end and f" on {socket.gethostname()} is " not in _signed(stream):
+                raise TimeoutError from None
+            time.sleep(0.1)
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:
@@ -76,10 +92,10 @@ def _is_at(stream: IO[str], path: Path) -> bool:
 
 
 def _sign(stream: IO[str], record: str) -> None:
-    with suppress(OSError):  # a full disk
+    signature = f"process {os.getpid()} on {socket.gethostname()} is making what {record} tells of"
+    with suppress(OSError):  # a full disk, which a buffer would remember, and say again as it is closed
         stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()} is making what {record} tells of")
-        stream.flush()
+        os.write(stream.fileno(), signature.encode())
 
 
 def _signed(stream: IO[str]) -> str:

@@ -90,6 +90,18 @@ def test_other_results_are_made_meanwhile(start):
         assert not waited
 
 
+def test_a_job_of_another_host_is_not_waited_for_for_ever(start, monkeypatch, capsys):
+    start().stdout.readline()
+    monkeypatch.setattr(writing, "PATIENCE", 0.5)
+    monkeypatch.setattr(writing.socket, "gethostname", lambda: "another")
+    began = time.monotonic()
+    with writing.alone(RECORD) as waited:
+        assert not waited
+        assert time.monotonic() - began > 0.5
+    assert "waiting for its end" in capsys.readouterr().err
+    assert writing.under_way()  # still
+
+
 def test_who_waits_can_be_told_to_end(start):
     start().stdout.readline()
     second = start()
