@@ -87,12 +87,16 @@ RUNS = {
     "a bound of next to one": (merged(DEQ, {"equilibrium": {"bound": 1 - 1e-9}}), {}),
     "a penalty of 1e30": (merged(DEQ, {"equilibrium": {"jacobian_penalty": 1e30}}), {}),
     "low precision": (merged(DEQ, {"train": {"precision": "bfloat16"}}), {}),
+    "low precision, a penalty": (
+        merged(DEQ, {"train": {"precision": "bfloat16"}, "equilibrium": {"jacobian_penalty": 1.0}}), {},
+    ),
 }  # fmt: skip
 QUICK = ["batches of one, pixels of one", "every class with one sample", "black images", "a bound of next to one"]
 DIVERGE = {
     "a learning rate of a million": {"train": {"lr": 1e6}},
     "a learning rate of 1e30": {"train": {"lr": 1e30}},
     "a learning rate of 1e30, equilibrium": merged(DEQ, {"train": {"lr": 1e30}}),
+    "a learning rate of 1e7, equilibrium, low precision": merged(DEQ, {"train": {"lr": 1e7, "precision": "bfloat16"}}),
     "a layer that cannot contract": merged(DEQ, {"equilibrium": {"layer": "residual"}, "train": {"lr": 1e3}}),
     "a weight decay of 1e30": {"train": {"weight_decay": 1e30}},
 }

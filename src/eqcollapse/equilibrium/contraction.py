@@ -130,7 +130,10 @@ def _gram_bound(matrices: Tensor, squarings: int) -> Tensor:
     """The bound of each of `matrices` (..., m, n), real or complex."""
     if matrices.shape[-2] > matrices.shape[-1]:
         matrices = matrices.mH
-    scale = _frobenius(matrices).detach()  # the bound is homogeneous: a constant here changes no gradient
+    # The bound is homogeneous: constants here change no gradient. A power of two first, for squares to stay in range.
+    unit = _power_of_two(matrices.detach().abs().amax((-2, -1)))
+    matrices = matrices / unit[..., None, None]
+    scale = _frobenius(matrices).detach()
     matrices = matrices / scale[..., None, None]
     gram = matrices @ matrices.mH
     logarithm: Tensor | float = 0.0
@@ -140,7 +143,11 @@ def _gram_bound(matrices: Tensor, squarings: int) -> Tensor:
         gram = gram / norm[..., None, None]
         gram = gram @ gram
     logarithm = logarithm + _frobenius(gram).log() / 2**squarings
-    return (logarithm / 2).exp() * scale * (1 + ROUNDING)
+    return (logarithm / 2).exp() * scale * unit * (1 + ROUNDING)
+
+
+def _power_of_two(size: Tensor) -> Tensor:
+    return torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent)
 
 
 def _frobenius(matrices: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def _measure(residual: Tensor, fz: Tensor, config: SolverConfig, reference: Tens
     precise = torch.float64 if residual.device.type != "cpu" else None
     norm = torch.linalg.vector_norm(residual, dim=-1, dtype=precise)
     if config.criterion == "absolute":
-        return norm.to(residual.dtype)
+        return norm.to(residual.dtype) if precise else _taken_again(norm, residual, config)
     if reference is not None:
         return (norm / reference).to(residual.dtype)
     scale = torch.linalg.vector_norm(fz, dim=-1, dtype=precise)
@@ -145,6 +145,14 @@ def _measure(residual: Tensor, fz: Tensor, config: SolverConfig, reference: Tens
         return norm / scale
     norm_again, scale_again = (torch.linalg.vector_norm(part, dim=-1, dtype=torch.float64) for part in (residual, fz))
     return torch.where(usual == scale, norm / scale, _ratio(norm_again, scale_again).to(residual.dtype))
+
+
+def _taken_again(norm: Tensor, residual: Tensor, config: SolverConfig) -> Tensor:
+    usual = _clamped(norm)
+    if config.check_every > 0 and torch.equal(usual, norm):
+        return norm
+    again = torch.linalg.vector_norm(residual, dim=-1, dtype=torch.float64)
+    return torch.where(usual == norm, norm, again.to(norm.dtype))
 
 
 def _ratio(norm: Tensor, scale: Tensor) -> Tensor:

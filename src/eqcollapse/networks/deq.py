@@ -40,7 +40,8 @@ class EquilibriumHead(nn.Module):
         """Return the features z*."""
         injected = self.injected(x)
         equilibrium = self.equilibrium(injected)
-        self._last = (injected, equilibrium) if self.training else None
+        # What is asked about the layer later is asked outside autocast, whose bfloat16 its kernels would refuse.
+        self._last = (injected.float(), equilibrium) if self.training else None
         return equilibrium.mean(dim=(2, 3))
 
     def injected(self, x: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def test_matrix_bound_is_above_and_near(shape):
     assert exact <= matrix_norm_bound(matrix).item() <= 1.034 * exact
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e-12, 1e12, 1e20, 1e34])
 def test_bounds_follow_any_scale(scale):
     kernel = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     expected = scale * conv_norm_bound(kernel, (5, 5))

@@ -136,8 +136,9 @@ def test_snapshots_agree_with_the_kept_weights(spec, files, tmp_path):
     assert kept["test/features"].shape == (15, 16)
 
 
-def test_divergence_names_cell_and_epoch(spec, files, tmp_path):
-    spec["train"]["lr"] = 1e30
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_divergence_names_cell_and_epoch(spec, files, tmp_path, precision):
+    spec["train"] |= {"lr": 1e30, "precision": precision}
     with pytest.raises(EqcollapseError, match=r"noise/ka1-r2/deq/seed-0 diverged in epoch \d.*residual.*train\.lr"):
         run(spec, files, tmp_path)
     assert not (tmp_path / "history.csv").exists()
@@ -188,6 +189,19 @@ def test_other_settings_train(spec, files, tmp_path, change):
     run(spec, files, tmp_path)
     with open(tmp_path / "history.csv", newline="") as stream:
         assert math.isfinite(float(next(csv.DictReader(stream))["loss"]))
+
+
+def test_a_penalty_in_low_precision(spec, files, tmp_path):
+    """The layer's float32 kernels take what autocast left in bfloat16."""
+    spec["train"] |= {"precision": "bfloat16", "epochs": 1}
+    spec["snapshots"]["epochs"] = [1]
+    losses = {}
+    for weight in (0.0, 1.0):
+        spec["equilibrium"]["jacobian_penalty"] = weight
+        run(spec, files, tmp_path / str(weight))
+        with open(tmp_path / str(weight) / "history.csv", newline="") as stream:
+            losses[weight] = float(next(csv.DictReader(stream))["loss"])
+    assert losses[0.0] != losses[1.0]
 
 
 def test_the_jacobian_penalty_holds_the_jacobian_down(spec, files, tmp_path):
