@@ -77,8 +77,11 @@ def keep(jobs: Iterable[Job]) -> None:
             kept = ATTIC / file
             try:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                if not kept.exists():
-                    os.link(file, kept)
+                if not is_in_use(kept):
+                    temporary = kept.with_name(f".{kept.name}.partial")
+                    temporary.unlink(missing_ok=True)
+                    os.link(file, temporary)
+                    os.replace(temporary, kept)  # an older copy of the same promise, that may have been changed
             except OSError:
                 return
 
@@ -117,6 +120,8 @@ def _returning(job: Job, attic: Path, parts: Iterable[str]) -> list[tuple[Path, 
     """
     if is_complete(job):
         return []
+    if any(is_in_use(ATTIC / file) for file in job.files):
+        return []  # what was kept is what somebody has removed a part of here, so that it is made anew
     if is_complete(job, attic):
         return [(attic / part, Path(part)) for part in parts if (attic / part).exists()]
     missing = [part for part in parts if not Path(part).exists()]

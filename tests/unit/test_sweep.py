@@ -327,6 +327,24 @@ def test_what_is_kept_outlasts_its_removal_and_takes_no_room(kept):
     assert tree("results", "resources") == before
 
 
+@pytest.mark.parametrize("which", ["outputs", "record"])
+def test_what_is_removed_in_part_is_not_what_is_kept(kept, which):
+    """As whoever is told that a file was changed, or made from another input, removes it: kept is the same file."""
+    cell = cells(kept)[0]
+    file = Path(cell.record if which == "record" else cell.outputs[0])
+    file.write_text("changed")
+    file.unlink()
+    assert not pending(kept)
+    for name in cell.files:  # and made anew, as by Snakemake, which removes the rest before
+        Path(name).unlink(missing_ok=True)
+        Path(name).write_text("anew")
+    keep([cell])
+    for name in cell.files:
+        Path(name).unlink()
+    sweep(kept)
+    assert {Path(name).read_text() for name in cell.files} == {"anew"}
+
+
 def test_what_is_kept_goes_and_comes_as_any_other(kept, content):
     before = tree("results", "resources")
     content["train"]["lr"], content["splits"]["seed"] = 0.01, 5
