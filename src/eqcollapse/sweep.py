@@ -17,7 +17,7 @@ from pathlib import Path
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import Job, Study
 
-__all__ = ["ATTIC", "Sweep", "is_complete", "is_in_use", "keep", "pending", "sha256"]
+__all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending", "sha256"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -84,6 +84,12 @@ def keep(jobs: Iterable[Job]) -> None:
                     os.replace(temporary, kept)  # an older copy of the same promise, that may have been changed
             except OSError:
                 return
+
+
+def forget(job: Job) -> None:
+    """Remove what is kept of `job`."""
+    for file in job.files:
+        (ATTIC / file).unlink(missing_ok=True)
 
 
 def sha256(file: str | Path) -> str:

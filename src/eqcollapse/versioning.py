@@ -18,7 +18,7 @@ import yaml
 from eqcollapse import source
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.study import STAGES, Job, Study
-from eqcollapse.sweep import keep, sha256
+from eqcollapse.sweep import ATTIC, forget, is_complete, keep, sha256
 
 OWN = ("data", "splits", "train", "theory", "collapse")
 """The kinds of job that are a DVC stage of their own; the others are the report's."""
@@ -159,8 +159,12 @@ def confirm(study: Study, stage: Stage) -> None:
     """
     jobs = stage.jobs(study)
     ledger = Ledger(study)
-    found = [fault for job in jobs for fault in _job_faults(job, ledger)]
+    faulty = {job.path: faults for job in jobs if (faults := list(_job_faults(job, ledger)))}
+    found = [fault for faults in faulty.values() for fault in faults]
     if found:
+        for job in jobs:
+            if job.path in faulty and is_complete(job) and not _is_kept_right(job, ledger):
+                forget(job)  # or it would come back when what is wrong here is removed, as we ask for
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EqcollapseError(found[0] + more)
     files = {file for job in jobs for file in job.files}
@@ -249,6 +253,16 @@ def _job_faults(job: Job, ledger: Ledger) -> Iterator[str]:
     for file in job.outputs:
         if sha256(file) != stated.outputs.get(file):
             yield f"{file}: is not what was made: somebody changed it; remove it, and {AGAIN}"
+
+
+def _is_kept_right(job: Job, ledger: Ledger) -> bool:
+    """Return whether the attic has `job` to the byte of its record, and made from what lies here now."""
+    try:
+        stated = _stated(str(ATTIC / job.record))
+        outputs = {file: sha256(ATTIC / file) for file in job.outputs}
+        return (stated.digest, stated.outputs) == (job.digest, outputs) and not any(_input_faults(job, stated, ledger))
+    except (OSError, EqcollapseError):
+        return False
 
 
 def _input_faults(job: Job, stated: Stated, ledger: Ledger) -> Iterator[str]:

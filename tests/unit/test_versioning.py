@@ -317,6 +317,30 @@ def test_a_record_that_leaves_out_an_input_is_not_confirmed(made):
         versioning.confirm(made, SPLITS)
 
 
+@pytest.mark.parametrize("linked", [True, False])
+@pytest.mark.parametrize("wrong", ["output", "input", "nothing"])
+def test_what_is_kept_of_a_faulty_job_is_forgotten_unless_it_is_right(made, wrong, linked):
+    """Or it came back when what is wrong here is removed; a copy of the whole folder has links no more."""
+    versioning.confirm(made, SPLITS)
+    job = next(iter(made.jobs["splits"].values()))
+    kept = Path(".attic", job.path)
+    if not linked:
+        content = kept.read_bytes()
+        kept.unlink()
+        kept.write_bytes(content)
+    if wrong == "output":
+        Path(job.path).write_text("changed")
+    if wrong == "input":
+        for data in made.jobs["data"].values():
+            make(data, "second")
+    if wrong == "nothing":
+        Path(job.path).unlink()
+    with pytest.raises(EqcollapseError):
+        versioning.confirm(made, SPLITS)
+    assert kept.exists() == (wrong == "nothing" or (wrong == "output" and not linked))
+    assert Path(".attic", job.record).exists() == kept.exists()
+
+
 def test_what_is_not_pulled_is_not_held_against_what_is(made):
     for job in made.jobs["data"].values():
         for file in job.files:
