@@ -396,7 +396,7 @@ def test_values_out_of_range_name_their_key(key, value):
 @pytest.mark.parametrize("check_every", [0, 1])
 @pytest.mark.parametrize("size", [1e-24, 1e25])
 def test_an_absolute_residual_is_right_where_its_square_leaves_the_precision(size, check_every):
-    """Of z / 2 + size, after n Picard evaluations, it is size / 2^(n - 1) a number: an exact difference of rounded states."""
+    """Of z / 2 + size it is size / 2^(n - 1) a number after n Picard evaluations, but for the rounding of states."""
     options = {"method": "picard", "criterion": "absolute", "max_iter": 10, "check_every": check_every}
     found = solve(lambda z: 0.5 * z + size, torch.zeros(2, 3), tol=size / 100, **options)
     torch.testing.assert_close(found.residual, torch.full((2,), 3**0.5 * size / 2**8), rtol=1e-3, atol=0)
