@@ -33,7 +33,7 @@ plan: $(VENV)/complete ## say what `make run` would do
 
 test: $(VENV)/complete ## lint, and the unit tests
 	@$(MAKE) --no-print-directory lint
-	OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto
+	OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (hours)
 	python -m pytest -q -m "slow or workflow or container or slurm"
