@@ -33,7 +33,7 @@ class Probes:
 
     `names` are those of `model.named_modules()`. `pool`: True averages over all positions of N×d×H×W
     outputs, "flatten" puts them side by side. A layer that returns a tuple gives its first tensor.
-    `features` holds the latest pass; a layer that ran several times in it (the layer of a DEQ) its last
+    Recorded is what the layer returned, whatever is done in place to its output afterwards. `features` holds the latest pass; a layer that ran several times in it (the layer of a DEQ) its last
     output. The hooks are gone on exit, also after an error.
     """
 
@@ -66,6 +66,12 @@ class Probes:
             tensor = output[0] if isinstance(output, (tuple, list)) else output
             if not isinstance(tensor, Tensor) or tensor.ndim < 2:
                 raise ValueError(f"layer {name} returns no N×d×... tensor, but {type(tensor).__name__}")
-            self.features[name] = self._read(tensor.detach())
+            self.features[name] = _own(self._read(tensor.detach()), tensor)
 
         return record
+
+
+def _own(features: Tensor, output: Tensor) -> Tensor:
+    """Return `features`, copied if they lie in the memory of `output`, which a later in-place layer overwrites."""
+    shared = features.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+    return features.clone() if shared else features

@@ -42,6 +42,26 @@ def test_layers_are_recorded_pooled_or_flattened(network):
     assert torch.equal(probes.features["stem"], stem.flatten(1))
 
 
+@pytest.mark.parametrize(
+    ("layer", "images", "pool"),
+    [
+        (nn.Linear(6, 4), torch.randn(5, 6), True),
+        (nn.Linear(6, 4), torch.randn(5, 6), "flatten"),
+        (nn.Conv2d(3, 4, 3), torch.randn(5, 3, 6, 6), True),
+        (nn.Conv2d(3, 4, 3), torch.randn(5, 3, 6, 6), "flatten"),
+        (nn.Flatten(0, 1), torch.randn(5, 1, 6), True),  # its output is itself a view
+    ],
+)
+def test_what_is_done_in_place_afterwards_is_not_recorded(layer, images, pool):
+    with torch.no_grad():
+        output = layer(images).clone()
+        expected = output.flatten(1) if pool == "flatten" or output.ndim == 2 else output.mean((2, 3))
+        with Probes(model := nn.Sequential(layer, nn.ReLU(inplace=True)), ["0"], pool) as probes:
+            model(images)
+    assert float(expected.min()) < 0
+    assert torch.allclose(probes.features["0"], expected, rtol=1e-5, atol=1e-7)
+
+
 def test_hooks_are_gone_afterwards_even_after_an_error(network):
     with pytest.raises(RuntimeError), Probes(network, ["stem", "head"]):
         network(torch.randn(5, 1, 6, 6))
