@@ -4,7 +4,10 @@ class.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from os import PathLike
+from typing import ParamSpec, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqcollapse.collapse.passes import FirstPass, Projection, SecondPass
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 CLASS_SCATTER_BYTES = 64 << 20
 """With scatter="auto": one scatter matrix a class up to this size (K of about 200), a single pooled one
@@ -21,6 +26,19 @@ above.
 OTHER_FEATURES = (
     "the second pass saw other features than the first: are they augmented, in training mode, or of another precision?"
 )
+
+
+def _as_normal_tensors(method: Callable[P, R]) -> Callable[P, R]:
+    """Return `method` without gradients and outside any inference mode of its caller: what is made inside one could
+    not be added to after it.
+    """
+
+    @wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.no_grad():
+            return method(*args, **kwargs)
+
+    return called
 
 
 class Moments:
@@ -42,6 +60,7 @@ class Moments:
     The accumulators live where the first batch lives. On CUDA no update waits for the device.
     """
 
+    @_as_normal_tensors
     def __init__(self, num_classes: int, dim: int, *, scatter: str = "auto", device: torch.device | str | None = None):
         """Start empty; `device`: where to accumulate, if not where the first batch lives.
 
@@ -83,7 +102,7 @@ class Moments:
         moments.update(features, labels)
         return moments
 
-    @torch.no_grad()
+    @_as_normal_tensors
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take in a batch: `features` N×d of any real dtype and device, `labels` N integers in 0..K-1.
 
@@ -107,7 +126,7 @@ class Moments:
         else:
             self._second.update(self._projection, features, labels)
 
-    @torch.no_grad()
+    @_as_normal_tensors
     def second_pass(self, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
         """Fix the means and begin the second pass, for which the batches of the first are handed in again.
 
@@ -126,7 +145,7 @@ class Moments:
             classifier = (W, b)
         self._second, self._projection = SecondPass.begin(means, self._pooled, classifier)
 
-    @torch.no_grad()
+    @_as_normal_tensors
     def merge(self, other: Moments) -> Moments:
         """Take in another part's moments of the same pass, and return self; `other` is only read.
 
@@ -200,6 +219,7 @@ class Moments:
         return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     @classmethod
+    @_as_normal_tensors
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
         """Return the moments that `tensors()` gave; ValueError if they are no such thing."""
         _check_stored(tensors)
@@ -229,6 +249,7 @@ class Moments:
         except ValueError as error:
             raise ValueError(f"{path} holds no moments: {error}") from error
 
+    @_as_normal_tensors
     def _first_pass(self, device: torch.device) -> FirstPass:
         if self._first is None:
             # Apple's GPUs have no float64: their features are taken to the CPU.

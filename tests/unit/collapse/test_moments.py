@@ -199,6 +199,38 @@ def test_gradients_views_and_empty_batches_are_no_obstacle():
     assert not any(tensor.requires_grad for tensor in moments.tensors().values())
 
 
+@pytest.mark.parametrize("inside", [(0, 2), (1, 3), (0, 1, 2, 3), (4,), (0, 4)])
+def test_passes_may_go_in_and_out_of_inference_mode(inside):
+    H, y, W, b, _ = drawn(7)
+    moments = Moments(K, D, device="cpu" if 4 in inside else None)
+
+    def begin():
+        nonlocal moments
+        assert len(moments.counts) == K
+        moments.merge(Moments(K, D))
+        moments = Moments.from_tensors(moments.tensors())
+        moments.second_pass(W, b)
+
+    steps = [lambda: moments.update(H[:30], y[:30]), lambda: moments.update(H[30:], y[30:])]
+    for place, step in ((0, steps[0]), (1, steps[1]), (4, begin), (2, steps[0]), (3, steps[1])):
+        with torch.inference_mode(place in inside):
+            step()
+    agree(measured(H, y, W, b), collapse_metrics(moments, W, b, majority=[0, 1]))
+
+
+def test_features_made_in_inference_mode_are_taken_in():
+    H, y, W, b, _ = drawn(8)
+    with torch.inference_mode():
+        inside, of_class, weight = H * 1, y + 0, W * 1
+        empty = Moments(K, D)
+        assert empty.counts.tolist() == [0] * K
+    for moments in (empty, Moments(K, D)):
+        moments.update(inside, of_class)
+        moments.second_pass(weight, b)
+        moments.update(inside, of_class)
+        agree(measured(H, y, W, b), collapse_metrics(moments, W, b, majority=[0, 1]))
+
+
 @pytest.mark.parametrize(
     ("features", "labels", "said"),
     [
