@@ -166,7 +166,10 @@ def _num_classes(given: int | None, weight: Tensor | None, labels: Tensor) -> in
         raise ValueError(f"labels must be N integers, not {labels.dtype} of shape {tuple(labels.shape)}")
     if not len(labels):
         raise ValueError("there are no samples")
-    return int(labels.max()) + 1
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        raise ValueError(f"labels run from {lowest} to {highest}: they must be class numbers 0..K-1")
+    return highest + 1
 
 
 def _check_room(num_classes: int, features: Tensor) -> None:

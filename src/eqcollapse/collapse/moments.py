@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqcollapse.collapse.passes import FirstPass, Projection, SecondPass
+from eqcollapse.collapse.stored import passes_of, tensors_of
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -212,24 +213,20 @@ class Moments:
         second_traces (K), shift (K×r), scatter (K×r(r+1)/2, or 1×r(r+1)/2 pooled: upper triangles row by
         row), centre_correct (K) and, where they apply, spread (K×r), agreeing, correct (K), fingerprint (K×3).
         """
-        first = self._counted()
-        tensors = {"counts": first.counts, "means": first.means, "traces": first.traces}
-        if self._second is not None:
-            tensors |= _second_tensors(self._second)
+        tensors = tensors_of(self._counted(), self._second)
         return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     @classmethod
     @_as_normal_tensors
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
-        """Return the moments that `tensors()` gave; ValueError if they are no such thing."""
-        _check_stored(tensors)
-        counts, means, traces = (tensors[name].clone() for name in REQUIRED)
-        moments = cls(*means.shape, scatter="pooled" if "spread" in tensors else "class", device=counts.device)
-        centres = means.masked_fill(counts[:, None] == 0, 0.0)
-        moments._first = FirstPass(counts, centres, torch.zeros_like(means), traces)
-        moments._taken_in = int(counts.sum())
-        if "basis" in tensors:
-            moments._second = _second_from(tensors)
+        """Return the moments that `tensors()` gave; ValueError, with the name of the tensor, if it gave no such thing:
+        other names, dtypes or shapes, negative counts or squares, numbers that are not finite where they must be.
+        """
+        first, second = passes_of(tensors)
+        pooled = second is not None and second.pooled
+        moments = cls(*first.centres.shape, scatter="pooled" if pooled else "class", device=first.counts.device)
+        moments._first, moments._second = first, second
+        moments._taken_in = int(first.counts.sum())
         return moments
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -282,9 +279,6 @@ class Moments:
 
 
 FORMAT = "eqcollapse.moments"
-REQUIRED = ("counts", "means", "traces")
-SECOND = ("basis", "shift", "scatter", "second_counts", "second_traces", "centre_correct")
-OPTIONAL = ("spread", "agreeing", "correct", "fingerprint")
 
 
 def check_features(features: Tensor) -> int:
@@ -302,50 +296,6 @@ def check_classifier(weight: Tensor | None, bias: Tensor | None, num_classes: in
         raise ValueError(f"weight must be {num_classes}×{dim}, not {tuple(weight.shape)}")
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise ValueError(f"bias must have {num_classes} entries, not shape {tuple(bias.shape)}")
-
-
-def _second_tensors(second: SecondPass) -> dict[str, Tensor]:
-    rank = second.basis.shape[1]
-    row, column = torch.triu_indices(rank, rank)
-    named = {
-        "basis": second.basis,
-        "shift": second.shift,
-        "scatter": second.scatter[:, row, column],
-        "second_counts": second.counts,
-        "second_traces": second.squares,
-        "centre_correct": second.centre_correct,
-    }
-    optional = {name: getattr(second, name) for name in OPTIONAL}
-    return named | {name: tensor for name, tensor in optional.items() if tensor is not None}
-
-
-def _second_from(tensors: dict[str, Tensor]) -> SecondPass:
-    rank = tensors["basis"].shape[1]
-    row, column = torch.triu_indices(rank, rank)
-    packed = tensors["scatter"]
-    scatter = packed.new_zeros(len(packed), rank, rank)
-    scatter[:, row, column] = packed
-    scatter[:, column, row] = packed
-    return SecondPass(
-        basis=tensors["basis"].clone(),
-        counts=tensors["second_counts"].clone(),
-        squares=tensors["second_traces"].clone(),
-        shift=tensors["shift"].clone(),
-        scatter=scatter,
-        centre_correct=tensors["centre_correct"].clone(),
-        **{name: tensors[name].clone() for name in OPTIONAL if name in tensors},
-    )
-
-
-def _check_stored(tensors: dict[str, Tensor]) -> None:
-    required = REQUIRED + (SECOND if "basis" in tensors else ())
-    missing = [name for name in required if name not in tensors]
-    unknown = sorted(set(tensors) - set(REQUIRED + SECOND + OPTIONAL))
-    if missing or unknown:
-        raise ValueError(f"missing tensors {missing}, unknown tensors {unknown}")
-    num_classes = len(tensors["counts"])
-    if tensors["means"].ndim != 2 or len(tensors["means"]) != num_classes or len(tensors["traces"]) != num_classes:
-        raise ValueError("counts, means and traces are not of one number of classes")
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -76,13 +76,15 @@ def _rows(view: View) -> str | None:
 
 
 def _decisions(view: View) -> str | None:
-    if view.second.agreeing is None:
+    counted = view.second.fingerprint
+    if counted is None:
         return "no classifier was given to the second pass"
-    if view.all_weight is None:
-        return None
-    if not bool(view.whole.fingerprint.isfinite().all()):
+    asked = counted if view.all_weight is None else view.whole.fingerprint
+    if not bool(asked[:, :2].isfinite().all()):
+        return "the classifier is not finite"
+    if not bool(asked.isfinite().all()):
         return "the classifier's bias is not finite"
-    same = same_classifier(view.second.fingerprint, view.whole.fingerprint)
+    same = same_classifier(counted, asked)
     return None if same else "the second pass counted the decisions of another classifier"
 
 

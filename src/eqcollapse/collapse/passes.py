@@ -61,9 +61,11 @@ class FirstPass:
 
     @property
     def traces(self) -> Tensor:
-        """Sums of ||h - m_y||^2 over the samples of each class (K)."""
+        """Sums of ||h - m_y||^2 over the samples of each class (K): never negative, nan only for features that are not
+        finite, inf for those whose squares overflow.
+        """
         correction = self.sums.square().sum(1) / self.counts.clamp(min=1)
-        return self.squares - correction
+        return torch.where(self.squares.isinf(), self.squares, self.squares - correction).clamp(min=0.0)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch: `features` N×d, `labels` N int64, N >= 1."""
@@ -85,12 +87,12 @@ class FirstPass:
     def merged(self, other: FirstPass) -> FirstPass:
         """Return the pass that has seen the samples of both (Chan, Golub & LeVeque 1979)."""
         counts = self.counts + other.counts
-        own, others = self.means.nan_to_num(0.0), other.means.nan_to_num(0.0)
+        # Where one part has no sample of a class, take the other part's numbers as they are.
+        alone, absent = (other.counts == 0)[:, None], (self.counts == 0)[:, None]
+        own, others = self.means.masked_fill(absent, 0.0), other.means.masked_fill(alone, 0.0)
         share = other.counts.double() / counts.clamp(min=1)
         step = (others - own) * share[:, None]
         between = (others - own).square().sum(1) * self.counts * share
-        # Where one part has no sample of a class, take the other part's numbers as they are.
-        alone, absent = (other.counts == 0)[:, None], (self.counts == 0)[:, None]
         means = torch.where(alone, own, torch.where(absent, others, own + step))
         traces = self.traces + other.traces + torch.where((alone | absent)[:, 0], 0.0, between)
         return FirstPass(counts, means, torch.zeros_like(means), traces)
@@ -276,13 +278,14 @@ def span_of_means(means: Tensor) -> Tensor:
 
     Right singular vectors, largest first, computed on the CPU. r = min(K'-1, d) for the K' classes
     present: the centred means never span more, whichever weights their centre has, and a K'-th direction
-    would be rounding error.
+    would be rounding error. None for means that are not finite, or so large that their sum is not.
     """
     present = means[~means.isnan().all(1)].cpu()
     rank = max(0, min(len(present) - 1, means.shape[1]))
-    if rank == 0 or not bool(present.isfinite().all()):
+    centred = present - present.mean(0)
+    if rank == 0 or not bool(centred.isfinite().all()):
         return means.new_zeros(means.shape[1], 0)
-    _, _, rows = torch.linalg.svd(present - present.mean(0), full_matrices=False)
+    _, _, rows = torch.linalg.svd(centred, full_matrices=False)
     return rows[:rank].T.contiguous().to(means.device)
 
 
@@ -300,10 +303,17 @@ def fingerprint(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def same_classifier(one: Tensor | None, other: Tensor | None) -> bool:
-    """Return whether two fingerprints are of one classifier, or of none."""
+    """Return whether two fingerprints are of one classifier, or of none.
+
+    What is not finite must be the same in both.
+    """
     if one is None or other is None:
         return one is other
     one, other = one.cpu(), other.cpu()
+    odd = ~(one.isfinite() & other.isfinite())
+    if not torch.allclose(one[odd], other[odd], rtol=0.0, equal_nan=True):
+        return False
+    one, other = one.masked_fill(odd, 0.0), other.masked_fill(odd, 0.0)
     return bool(((one - other).abs().amax(0) <= SAME_CLASSIFIER * one.abs().amax(0)).all())
 
 

@@ -33,8 +33,9 @@ class Probes:
 
     `names` are those of `model.named_modules()`. `pool`: True averages over all positions of N×d×H×W
     outputs, "flatten" puts them side by side. A layer that returns a tuple gives its first tensor.
-    Recorded is what the layer returned, whatever is done in place to its output afterwards. `features` holds the latest pass; a layer that ran several times in it (the layer of a DEQ) its last
-    output. The hooks are gone on exit, also after an error.
+    Recorded is what the layer returned, whatever is done in place to its output afterwards. `features`
+    holds the latest pass; a layer that ran several times in it (the layer of a DEQ) its last output. The
+    hooks are gone on exit, also after an error.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], pool: bool | str = True):

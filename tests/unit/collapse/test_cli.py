@@ -110,6 +110,13 @@ def test_a_nan_comes_with_its_reason(tmp_path, arrays, capsys):
     assert "no majority classes were given" in printed["nc1_majority"]
 
 
+def test_features_whose_means_overflow_are_a_nan_with_a_reason_too(tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", features=np.full((9, 4), 1e308), labels=np.arange(9) % 3)
+    assert metrics(tmp_path / "own.npz") == 0
+    printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "so large that squares overflow" in printed["nc1"]
+
+
 class Harmful:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
@@ -201,12 +208,14 @@ def odd_files(path, arrays):
     yield "labels must be N integers"
     np.savez(path, features=H, labels=-y)
     yield "labels run from -3"
+    np.savez(path, features=H, labels=np.full(len(H), -1))
+    yield r"labels run from -1 to -1: they must be class numbers 0\.\.K-1"
+    np.savez(path, features=H, labels=np.full(len(H), math.nan))
+    yield "labels must be N integers, not torch.float64"
     np.savez(path, features=np.float64(3), labels=y)
     yield "features must be real, N×d"
     np.savez(path, features=H[:, :0], labels=y)
     yield "must be at least 1"
-    np.savez(path, features=np.full((9, 4), 1e308), labels=np.arange(9) % 3)
-    yield "linalg.svd"
     np.savez(path, **{"a\x1b[2J\nb": H, "\u202e": H})
     yield r"it has a\\x1b\[2J\\nb, \\u202e"
 

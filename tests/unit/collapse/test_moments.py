@@ -178,6 +178,99 @@ def test_files_of_another_kind_are_refused(tmp_path):
         Moments.load(path)
 
 
+CHANGES = {
+    "float32": lambda values: values.float(),
+    "int32": lambda values: values.int(),
+    "short": lambda values: values[:-1],
+    "one number": lambda values: values.flatten()[0],
+    "empty": lambda values: values[:0],
+    "narrow": lambda values: values[:, :-1] if values.ndim > 1 else values[None],
+    "negative": lambda values: -values - 1,
+    "nan": lambda values: values * math.nan,
+}
+ALLOWED = {
+    *((name, "negative", second) for name in ("means", "basis", "shift", "fingerprint") for second in (True, False)),
+    ("fingerprint", "nan", True),
+    ("means", "narrow", False),
+}
+"""What only the features could tell: a mirror image, a classifier that is not finite, a dimension less."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("scatter", ["class", "pooled"])
+def test_stored_tensors_that_cannot_be_are_refused_by_name(change, scatter):
+    H, y, W, b, _ = drawn(9)
+    first = Moments(K, D)
+    first.update(H, y)
+    for whole in (first.tensors(), Moments.of(H, y, K, W, b, scatter=scatter).tensors()):
+        for name in whole:
+            if (name, change, "basis" in whole) not in ALLOWED:
+                with pytest.raises(ValueError, match=rf"\b{name}\b"):
+                    Moments.from_tensors(whole | {name: CHANGES[change](whole[name])})
+
+
+@pytest.mark.parametrize("scatter", ["class", "pooled"])
+def test_stored_tensors_are_all_there(scatter):
+    H, y, W, b, _ = drawn(9)
+    whole = Moments.of(H, y, K, W, b, scatter=scatter).tensors()
+    for name in whole:
+        said = "scatter must be 5×10" if name == "spread" else rf"missing tensors \['{name}'\], unknown tensors \[\]"
+        with pytest.raises(ValueError, match=said):
+            Moments.from_tensors({other: whole[other] for other in whole if other != name})
+    with pytest.raises(ValueError, match=r"basis must be d×r, r < K, not 7×7"):
+        Moments.from_tensors(whole | {"basis": torch.eye(D, dtype=torch.float64)})
+
+
+@pytest.mark.parametrize("scatter", ["class", "pooled"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
+def test_features_that_are_not_finite_are_stored_as_well(scatter, value):
+    H, y, W, b, _ = drawn(10)
+    H[:9] *= value
+    H[9] = -value
+    for weight in (W, W * math.nan):
+        first = Moments(K, D, scatter=scatter)
+        for part in (slice(0, 5), slice(5, None)):
+            one = Moments(K, D)
+            one.update(H[part], y[part])
+            first.merge(one)
+        halves = []
+        for part in (slice(0, 30), slice(30, None)):
+            halves.append(Moments.from_tensors(first.tensors()))
+            halves[-1].second_pass(weight, b)
+            halves[-1].update(H[part], y[part])
+        found = collapse_metrics(Moments.from_tensors(halves[0].merge(halves[1]).tensors()), weight, b)
+        classes = ", ".join(map(str, sorted(set(y[:10].tolist()))))
+        said = f"features of class {classes} are so large" if value == 1e200 else f"features of class {classes} are not"
+        assert math.isnan(found["nc1"])
+        assert found.reasons["nc1"].startswith(said)
+
+
+def test_second_passes_with_one_classifier_that_is_not_finite_merge():
+    H, y, W, b, _ = drawn(11)
+    first = Moments(K, D)
+    first.update(H, y)
+
+    def part(samples, weight):
+        moments = Moments.from_tensors(first.tensors())
+        moments.second_pass(weight, b)
+        moments.update(H[samples], y[samples])
+        return moments
+
+    for value in (math.nan, math.inf):
+        broken = W.clone()
+        broken[0, 0] = value
+        merged = part(slice(0, 30), broken).merge(part(slice(30, None), broken))
+        assert merged.incomplete is None
+        assert collapse_metrics(merged)["nc1"] == pytest.approx(measured(H, y, W, b)["nc1"])
+        for found in (collapse_metrics(merged), collapse_metrics(merged, broken, b)):
+            assert found.reasons["nc4"] == "the classifier is not finite"
+        other = broken.clone()
+        other[1] += 1
+        for weight in (W, other, broken.roll(1, 0)):
+            with pytest.raises(ValueError, match="different classifiers"):
+                part(slice(0, 30), broken).merge(part(slice(30, None), weight))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int32])
 def test_every_dtype_is_accumulated_in_float64(dtype):
     H, y, *_ = drawn(3)

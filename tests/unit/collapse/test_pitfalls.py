@@ -232,6 +232,22 @@ def test_a_bias_that_is_not_finite_is_named(generator):
     assert metrics.reasons["nc4"] == "the classifier's bias is not finite"
 
 
+@pytest.mark.parametrize(("magnitude", "count"), [(1e150, 12), (1e200, 12), (1.7e308, 6)])
+@pytest.mark.parametrize("scatter", ["class", "pooled"])
+def test_features_near_the_largest_float_are_undefined_and_no_exception(generator, magnitude, count, scatter):
+    H, y = (torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2 - 1) * magnitude, torch.arange(count) % 6
+    if count == 6:
+        with pytest.raises(RuntimeError, match=r"linalg\.svd"):
+            torch.linalg.svd(H - H.mean(0))
+    moments = Moments.of(H, y, 6, H[:6], scatter=scatter)
+    found = collapse_metrics(moments, H[:6], majority=[0])
+    assert np.isnan([found["nc1"], found["cdnv"], found["nc4"]]).all()
+    assert "so large that squares overflow" in found.reasons["nc1"]
+    assert {name for name, value in found.items() if np.isnan(value)} <= found.reasons.keys()
+    again = collapse_metrics(Moments.from_tensors(moments.tensors()), H[:6], majority=[0])
+    assert repr(again) == repr(found)
+
+
 def test_k_cdnv_of_every_number_of_classes_is_the_mean_over_pairs(generator):
     for K in (2, 3, 10):
         H, y = samples(etf_rows(K, 16, generator), [7] * K, 0.3, generator)
