@@ -69,10 +69,14 @@ def rounding_of(means: Tensor) -> float:
 
 
 def pairwise_cdnv(means: Tensor, variances: Tensor) -> Tensor:
-    """Return (v_i + v_j) / (2 ||m_i - m_j||^2) of `means` (k×r) and `variances` v (k): k×k, nan on the
-    diagonal.
+    """Return (v_i + v_j) / (2 ||m_i - m_j||^2) of the class means as they are (k×d) and `variances` v (k): k×k, nan
+    on the diagonal.
 
-    Class-distance normalised variance: Galanti, György & Hutter 2022. Equal means give inf.
+    Class-distance normalised variance: Galanti, György & Hutter 2022. Equal means give inf, as do means
+    that differ by their own rounding alone. A class far away costs the other pairs no digits: nothing is
+    centred on what is not of the pair.
     """
-    distances = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return ((variances[:, None] + variances[None, :]) / (2 * distances)).fill_diagonal_(torch.nan)
+    norms = torch.linalg.norm(means, dim=1)
+    distances = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = distances.masked_fill(distances <= ROUNDING * EPSILON * torch.hypot(norms[:, None], norms), 0.0)
+    return ((variances[:, None] + variances[None, :]) / (2 * distances.square())).fill_diagonal_(torch.nan)

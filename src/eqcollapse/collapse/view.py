@@ -288,7 +288,7 @@ class View:
         if self.parent is not None:
             inside = torch.isin(self.parent.classes, self.classes)
             return self.parent.cdnv[inside][:, inside]
-        return pairwise_cdnv(self.means, self.variances)
+        return pairwise_cdnv(self.raw_means, self.variances)
 
 
 def without_rounding(rows: Tensor, rounding: float) -> Tensor:

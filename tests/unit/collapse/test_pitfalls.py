@@ -225,6 +225,31 @@ def test_k_cdnv_across_is_the_mean_over_pairs_of_majority_and_minority(generator
     assert found == pytest.approx(float(sum(pairs)) / 2, rel=1e-12)
 
 
+@pytest.mark.parametrize("far", [1e6, 1e10, 1e13, 1e17, 1e30])
+def test_k_cdnv_of_a_pair_is_not_blurred_by_a_class_far_away(generator, far):
+    means = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    means[2] *= far
+    H, y = samples(means, [20] * 3, 0.1, generator)
+    m = torch.stack([H[y == k].mean(0) for k in range(3)])
+    v = [(H[y == k] - m[k]).square().sum(1).mean() for k in (0, 1)]
+    truth = float((v[0] + v[1]) / (2 * (m[0] - m[1]).square().sum()))
+    centred = m - m.mean(0)
+    if far >= 1e13:
+        assert abs(float((v[0] + v[1]) / (2 * (centred[0] - centred[1]).square().sum())) / truth - 1) > 1e-7
+    found = collapse_metrics(Moments.of(H, y, 3), majority=[2])
+    assert found["cdnv_minority"] == pytest.approx(truth, rel=1e-12)
+
+
+def test_k_cdnv_of_means_that_only_rounding_tells_apart_is_undefined(generator):
+    H, y = torch.randn(90, 4, generator=generator, dtype=torch.float64) + 3, torch.arange(3).repeat_interleave(30)
+    H[y == 1] = H[y == 0].flip(0)  # the same samples in another order
+    moments = Moments.of(H, y, 3)
+    assert 0 < float((moments.means[0] - moments.means[1]).norm()) < 1e-14
+    found = collapse_metrics(moments, majority=[0, 1])
+    assert np.isnan(found["cdnv_majority"])
+    assert "coincide" in found.reasons["cdnv_majority"]
+
+
 def test_a_bias_that_is_not_finite_is_named(generator):
     H, y = torch.randn(30, 4, generator=generator), torch.arange(30) % 3
     weight, bias = torch.randn(3, 4, generator=generator), torch.tensor([0.0, float("nan"), 1.0])
