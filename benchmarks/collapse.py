@@ -1,13 +1,15 @@
 """NC metrics of 50,000 features: the K×K side against d×d covariances and a pseudo-inverse, both in
 float64.
 
-    OMP_NUM_THREADS=1 python benchmarks/collapse.py [--rounds 3] [--samples 50000] [--output FILE.md]
+    OMP_NUM_THREADS=1 python benchmarks/collapse.py [--rounds 3] [--samples 50000] [--batch 1024]
+        [--output FILE.md]
 
 Prints a markdown table: goal beside measured. Both methods run in turns in one process and read the
-same float32 features; each ratio is the median over the rounds of the paired ratios of process CPU
-time. The d×d method is written from its formula (three passes: means; S_W and traces; nearest class
-centres; then pinv(hermitian=True)), with the metrics that such tools have: NC1, CDNV, NC2, NC3,
-NC4. Ours has all of `COLUMNS`. Peak memory is what each adds to the features.
+same float32 features in the same batches, as small as training's; each ratio is the median over the
+rounds of the paired ratios of process CPU time. The d×d method is written from its formula (three
+passes: means; S_W and traces; nearest class centres; then pinv(hermitian=True)), with the metrics that
+such tools have: NC1, CDNV, NC2, NC3, NC4. Ours has all of `COLUMNS`. Peak memory is what each adds to
+the features.
 """
 
 from __future__ import annotations
@@ -50,15 +52,21 @@ CASES = (
 
 @dataclass(frozen=True)
 class Data:
-    """Features (N×d float32), labels (N) and a linear classifier."""
+    """Features (N×d float32), labels (N) and a linear classifier; `batch`, how many samples are read at a time."""
 
     features: Tensor
     labels: Tensor
     weight: Tensor
     bias: Tensor
+    batch: int
+
+    @property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The batches that both methods are given."""
+        return list(zip(self.features.split(self.batch), self.labels.split(self.batch), strict=True))
 
 
-def draw(case: Case, samples: int) -> Data:
+def draw(case: Case, samples: int, batch: int = BATCH) -> Data:
     """Return features with well separated class means, as late in training."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, case.num_classes, (samples,), generator=generator)
@@ -66,19 +74,23 @@ def draw(case: Case, samples: int) -> Data:
     features = torch.randn(samples, case.dim, generator=generator).mul_(0.3)
     for part, of_part in zip(features.split(BATCH), labels.split(BATCH), strict=True):
         part += means[of_part]
-    return Data(features, labels, means, torch.zeros(case.num_classes))
+    return Data(features, labels, means, torch.zeros(case.num_classes), batch)
 
 
 def ours(data: Data, case: Case) -> dict[str, float]:
     """Every metric of the table, majority and minority included."""
-    moments = Moments.of(data.features, data.labels, case.num_classes, data.weight, data.bias)
+    moments = Moments(case.num_classes, case.dim)
+    for begin in (lambda: None, lambda: moments.second_pass(data.weight, data.bias)):
+        begin()
+        for H, y in data.batches:
+            moments.update(H, y)
     return collapse_metrics(moments, data.weight, data.bias, majority=range(case.num_classes // 2))
 
 
 def dxd(data: Data, case: Case) -> dict[str, float]:
     """The usual way, in float64."""
     K, d, N = case.num_classes, case.dim, len(data.labels)
-    batches = list(zip(data.features.split(BATCH), data.labels.split(BATCH), strict=True))
+    batches = data.batches
     W, b = data.weight.double(), data.bias.double()
     counts = torch.bincount(data.labels, minlength=K).double()
     sums = torch.zeros(K, d, dtype=torch.float64)
@@ -141,9 +153,9 @@ def _memory(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
-def row(case: Case, samples: int, rounds: int) -> str:
+def row(case: Case, samples: int, batch: int, rounds: int) -> str:
     """Return the table's row of `case`."""
-    data = draw(case, samples)
+    data = draw(case, samples, batch)
     mine, theirs = [], []
     for _ in range(rounds):
         mine.append(timed(ours, data, case))
@@ -176,14 +188,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="NC metrics: the K×K side against d×d matrices")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--batch", type=int, default=1024, help="samples that both are given at a time")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     timed(ours, draw(CASES[0], 2000), CASES[0])
     timed(dxd, draw(CASES[0], 2000), CASES[0])
-    lines = [f"N = {args.samples:,}, float32 features, {torch.get_num_threads()} thread(s)", "", HEADER]
+    lines = [
+        f"N = {args.samples:,}, float32 features, both in batches of {args.batch}, {torch.get_num_threads()} thread(s)",
+        "",
+        HEADER,
+    ]
     print("\n".join(lines), flush=True)
     for case in CASES:
-        lines.append(row(case, args.samples, args.rounds))
+        lines.append(row(case, args.samples, args.batch, args.rounds))
         print(lines[-1], flush=True)
     if args.output is not None:
         args.output.write_text("\n".join(lines) + "\n")

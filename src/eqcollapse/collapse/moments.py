@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eqcollapse.collapse.gathering import Gathering
 from eqcollapse.collapse.passes import FirstPass, Projection, SecondPass
 from eqcollapse.collapse.stored import passes_of, tensors_of
 
@@ -81,6 +82,7 @@ class Moments:
         self._first = FirstPass.empty(num_classes, dim, self._device) if device is not None else None
         self._second: SecondPass | None = None
         self._projection: Projection | None = None
+        self._gathering = Gathering()
         self._taken_in = 0
 
     @classmethod
@@ -107,25 +109,24 @@ class Moments:
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take in a batch: `features` N×d of any real dtype and device, `labels` N integers in 0..K-1.
 
-        Both are only read. Raises ValueError on wrong shapes or dtypes and, on the CPU, on labels out of
+        Both are only read, and not needed any more afterwards: on the CPU small batches are copied, and
+        taken in together. Raises ValueError on wrong shapes or dtypes and, on the CPU, on labels out of
         range; on CUDA, where that would mean to wait, such samples are left out and reported once the
         moments are read.
         """
         self._check_batch(features, labels)
         if len(labels) == 0:
             return
-        first = self._first_pass(features.device)
-        device = first.counts.device
+        device = self._first_pass(features.device).counts.device
         features, labels = features.detach().to(device), labels.detach().to(device, torch.int64)
+        if self._second is not None and self._projection is None:
+            raise ValueError("a second pass that was read from a file can be merged, not continued")
         if device.type == "cpu":
             self._check_labels(labels)
-        if self._second is None:
-            self._taken_in += len(labels)
-            first.update(features, labels)
-        elif self._projection is None:
-            raise ValueError("a second pass that was read from a file can be merged, not continued")
+            for batch in self._gathering.add(features, labels):
+                self._take_in(*batch)
         else:
-            self._second.update(self._projection, features, labels)
+            self._take_in(features, labels)
 
     @_as_normal_tensors
     def second_pass(self, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
@@ -192,6 +193,7 @@ class Moments:
     @property
     def second(self) -> SecondPass | None:
         """The second pass as far as it has come, on the CPU, or None."""
+        self._settle()
         return None if self._second is None else _moved(self._second, torch.device("cpu"))
 
     @property
@@ -254,7 +256,21 @@ class Moments:
             self._first = FirstPass.empty(self.num_classes, self.dim, home)
         return self._first
 
+    def _take_in(self, features: Tensor, labels: Tensor) -> None:
+        if self._second is None:
+            self._taken_in += len(labels)
+            self._first.update(features, labels)
+        else:
+            self._second.update(self._projection, features, labels)
+
+    @_as_normal_tensors
+    def _settle(self) -> None:
+        """Take in what has been held back: to be called before anything is read."""
+        for batch in self._gathering.rest():
+            self._take_in(*batch)
+
     def _counted(self) -> FirstPass:
+        self._settle()
         first = self._first_pass(torch.device("cpu"))
         lost = self._taken_in - int(first.counts.sum())
         if lost:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from eqcollapse.collapse import Moments, collapse_metrics
+from eqcollapse.collapse import Moments, collapse_metrics, gathering
+from eqcollapse.collapse.passes import FirstPass, SecondPass
 
 K, D = 5, 7
 COMPARED = (
@@ -86,6 +87,74 @@ def test_batches_and_order_of_samples_do_not_matter(seed, cuts, scatter):
     names = [name for name in whole if not math.isnan(whole[name])]
     assert [name for name in found if not math.isnan(found[name])] == names
     agree(whole, found, names, rel=1e-9)
+
+
+READINGS = {
+    "counts": lambda moments: moments.counts,
+    "means": lambda moments: moments.means,
+    "traces": lambda moments: moments.traces,
+    "second": lambda moments: moments.second and moments.second.counts,
+    "incomplete": lambda moments: moments.incomplete,
+    "tensors": lambda moments: moments.tensors()["counts"],
+    "metrics": collapse_metrics,
+    "merged": lambda moments: moments.merge(Moments.from_tensors(moments.tensors())).counts,
+    "merged into another": lambda moments: Moments.from_tensors(moments.tensors()).merge(moments).counts,
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_what_is_held_back_is_there_for_every_reader(monkeypatch, reading):
+    H, y, W, b, _ = drawn(12)
+
+    def read(second, *parts):
+        moments = Moments(K, D)
+        if second:
+            moments.update(H, y)
+            moments.second_pass(W, b)
+        for part in parts:
+            moments.update(H[part], y[part])
+        return repr(READINGS[reading](moments))
+
+    found = [read(second, *torch.arange(60).split(7)) for second in (False, True)]
+    monkeypatch.setattr(gathering, "GATHERED_BYTES", 0)
+    assert found == [read(second, slice(None)) for second in (False, True)]
+
+
+def test_small_batches_are_taken_in_as_one_and_copied(monkeypatch):
+    H, y, W, b, _ = drawn(13)
+    taken = []
+    for kind in (FirstPass, SecondPass):
+        plain = kind.update
+        monkeypatch.setattr(kind, "update", lambda *args, plain=plain: taken.append(len(args[-1])) or plain(*args))
+    moments = Moments(K, D)
+    for begin in (lambda: None, lambda: moments.second_pass(W, b)):
+        begin()
+        for part in torch.arange(60).split(5):
+            batch, labels = H[part].clone(), y[part].clone()
+            moments.update(batch, labels)
+            batch.fill_(math.nan)
+            labels.fill_(0)
+        with pytest.raises(ValueError, match="outside 0"):  # at once, not when it would be taken in
+            moments.update(H[:1], y[:1] + K)
+    stored = moments.tensors()
+    assert taken == [60, 60]
+    for name, tensor in Moments.of(H, y, K, W, b).tensors().items():
+        assert torch.equal(stored[name], tensor), name
+
+
+@few
+@given(seeds, st.lists(st.integers(1, 59), max_size=12), st.sampled_from([1, 9, 20]))
+def test_batches_larger_and_smaller_than_what_is_held_back_and_of_mixed_dtypes(seed, cuts, held):
+    H, y, W, b, _ = drawn(seed)
+    H = H.float()
+    moments = Moments(K, D)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gathering, "GATHERED_BYTES", held * D * 8)
+        for begin in (lambda: None, lambda: moments.second_pass(W, b)):
+            begin()
+            for n, part in enumerate(torch.tensor_split(torch.arange(60), sorted(cuts))):
+                moments.update(H[part].double() if n % 3 else H[part], y[part])
+        agree(measured(H, y, W, b), collapse_metrics(moments, W, b, majority=[0, 1]))
 
 
 def parts_of(H, y, W, b, cuts):
