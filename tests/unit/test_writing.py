@@ -22,7 +22,8 @@ from eqcollapse.sweep import pending
 
 RECORD = "results/runs/x/provenance.json"
 MAKE = (
-    "import sys, time; from pathlib import Path; from eqcollapse import writing\n"
+    "import signal, sys; from eqcollapse import writing\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background of a shell it is ignored
     f"with writing.alone({RECORD!r}) as waited:\n"
     "    print(waited, flush=True); sys.stdin.readline()"
 )
