@@ -141,8 +141,8 @@ def test_random_settings_reach_their_closed_forms():
 
     Of several starts the best counts: some end in other stationary values. For ReLU: 1e-4 on its loss, NC1 of all
     layers, and NC2 of the last one and NC3 to 5e-2 (within 5000 iterations 31 of 36 draws had both below 1e-3, the
-    worst had 0.013). Its minima form a continuum (two classes may share a direction with opposite signs below the ReLU: the
-    nuclear norm of [[1, -a], [-a, 1]] is 2 for all a in [0, 1]), along which descent slows down as a power of
+    worst had 0.013). Its minima form a continuum (two classes may share a direction with opposite signs below the
+    ReLU: the nuclear norm of [[1, -a], [-a, 1]] is 2 for all a in [0, 1]), along which descent slows down as a power of
     time, and on which the free features H are no frame; and many starts end in poorer local minima, with
     units that are dead, so that starts are drawn until one comes through, RELU_BATCHES x 12 at most.
     """
