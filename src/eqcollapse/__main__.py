@@ -47,7 +47,8 @@ def _kept(arguments: list[str]) -> str:
     """Return what an interrupted command, which may not have parsed its arguments yet, says of going on."""
     if arguments[:1] != ["train"]:
         return ""
-    digest = dict(pairwise(arguments)).get("--digest")
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    digest = dict(pairwise(words)).get("--digest")
     if digest and _checkpoint(digest).exists():
         return "; the same command goes on from here"
     return "; no epoch is kept, so the same command begins anew"

@@ -132,7 +132,7 @@ def _hindrance(idle: bool) -> str:
         who = running.described()
         return f"{who} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
     makers = writing.under_way()
-    remedy = f"wait for its end, or end it (or, if its host is dead, remove {writing.FOLDER})"
+    remedy = f"wait for its end, or end it (or, if all that work here are dead, remove {writing.FOLDER})"
     return f"{makers[0]}, for a run that was killed: {remedy}" if makers else ""
 
 

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 def natural(name: str) -> tuple:
     """Return what to sort names by: numbers in them count as numbers, so that r50 comes before r100."""
     parts = _NUMBER.split(name)
-    return (*(float(part) if position % 2 else part for position, part in enumerate(parts)), name)
+    return tuple(float(part) if position % 2 else part for position, part in enumerate(parts)), name
 
 
 def in_order(named: Mapping[str, Any]) -> dict[str, Any]:

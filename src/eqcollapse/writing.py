@@ -39,14 +39,16 @@ def alone(record: str) -> Iterator[bool]:
         try:
             yield waited
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what was made is made
+                if _is_at(stream, path):
+                    path.unlink()
 
 
 def under_way() -> list[str]:
     """Return who makes what here, in words; what dead processes left of their locks goes."""
     found = []
     for path in sorted(FOLDER.glob("*")):
-        with suppress(OSError), open(path, "a+") as stream:
+        with suppress(OSError), open(path, "a+", errors="replace") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(stream, path):
@@ -60,7 +62,7 @@ def _locked(path: Path, record: str) -> tuple[IO[str], bool]:
     """Return the open file at `path` with the lock on it, and whether that had to be waited for."""
     waited = False
     while True:
-        stream = open(path, "a+")  # noqa: SIM115  (the caller closes it)
+        stream = open(path, "a+", errors="replace")  # noqa: SIM115  (the caller closes it)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,7 +89,7 @@ def _wait(stream: IO[str]) -> None:
 def _is_at(stream: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
-    except FileNotFoundError:
+    except OSError:  # on a network's file system, a file that another host removed is a stale one
         return False
 
 

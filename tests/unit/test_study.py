@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 import time
+from itertools import permutations
 
 import pytest
 
 from eqcollapse.params import parse
+from eqcollapse.sections import natural
 from eqcollapse.study import STAGES, Study, snapshot_epochs
 
 
@@ -67,6 +69,12 @@ def test_runs_are_measured_in_the_order_of_their_numbers(content):
     assert [(model, seed.partition("@")[0]) for _, model, seed in runs[:4]] == [
         (model, seed) for model in ("deq", "explicit") for seed in ("seed-2", "seed-10")
     ]
+
+
+def test_names_are_in_one_order_whatever_theirs_was():
+    names = ["1a", "a", "a1", "a1b", "a2", "a10", "a1.5"]
+    for order in permutations(names):
+        assert sorted(order, key=natural) == ["1a", "a", "a1", "a1b", "a1.5", "a2", "a10"]
 
 
 def test_lr_retrains_but_does_not_split_again(content):

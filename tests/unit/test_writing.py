@@ -85,6 +85,18 @@ def ready(streams: list) -> list:
     return found
 
 
+def test_an_ended_job_leaves_the_lock_of_another_alone():
+    """Its own file was removed, as the message about a dead host says."""
+    with writing.alone(RECORD):
+        (path,) = writing.FOLDER.iterdir()
+        path.unlink()
+        path.write_text("of another")
+        other = path.stat().st_ino
+    assert path.stat().st_ino == other
+    path.write_bytes(b"\xff")
+    assert writing.under_way() == []
+
+
 def test_other_results_are_made_meanwhile(start):
     start().stdout.readline()
     with writing.alone("results/runs/y/provenance.json") as waited:

@@ -47,6 +47,6 @@ class Gathering:
         self._features, self._labels = self._features[:0, :0].clone(), self._labels[:0].clone()
 
     def _all_held(self) -> Iterator[Batch]:
-        if self._held:
-            yield self._features[: self._held], self._labels[: self._held]
-        self._held = 0
+        held, self._held = self._held, 0
+        if held:
+            yield self._features[:held], self._labels[:held]

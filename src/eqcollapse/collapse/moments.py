@@ -256,6 +256,13 @@ class Moments:
             self._first = FirstPass.empty(self.num_classes, self.dim, home)
         return self._first
 
+    def __copy__(self) -> Moments:
+        """Return moments of the same first pass, for a second pass of their own."""
+        self._settle()
+        copied = object.__new__(type(self))
+        copied.__dict__ |= self.__dict__ | {"_gathering": Gathering()}
+        return copied
+
     def _take_in(self, features: Tensor, labels: Tensor) -> None:
         if self._second is None:
             self._taken_in += len(labels)

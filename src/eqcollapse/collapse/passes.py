@@ -64,7 +64,10 @@ class FirstPass:
         """Sums of ||h - m_y||^2 over the samples of each class (K): never negative, nan only for features that are not
         finite, inf for those whose squares overflow.
         """
-        correction = self.sums.square().sum(1) / self.counts.clamp(min=1)
+        number = self.counts.clamp(min=1)
+        correction = self.sums.square().sum(1) / number
+        smaller = (self.sums / number.double().sqrt()[:, None]).square().sum(1)  # its squares overflow later
+        correction = torch.where(correction.isinf(), smaller, correction)
         return torch.where(self.squares.isinf(), self.squares, self.squares - correction).clamp(min=0.0)
 
     def update(self, features: Tensor, labels: Tensor) -> None:

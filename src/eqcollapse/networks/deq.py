@@ -41,7 +41,7 @@ class EquilibriumHead(nn.Module):
         injected = self.injected(x)
         equilibrium = self.equilibrium(injected)
         # What is asked about the layer later is asked outside autocast, whose bfloat16 its kernels would refuse.
-        self._last = (injected.float(), equilibrium) if self.training else None
+        self._last = (injected.to(equilibrium.dtype), equilibrium) if self.training else None
         return equilibrium.mean(dim=(2, 3))
 
     def injected(self, x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def is_whole(path: str, digest: str, inputs: Iterable[str], outputs: Iterable[st
         return record["digest"] == digest and all(
             record[side] == [described(file) for file in files] for side, files in sides.items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

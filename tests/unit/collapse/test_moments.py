@@ -2,6 +2,7 @@
 there is to it.
 """
 
+import copy
 import math
 
 import pytest
@@ -483,3 +484,27 @@ def test_snapshots_stay_small():
         H = torch.randn(len(y), dim, generator=torch.Generator().manual_seed(0))
         stored = Moments.of(H, y, num_classes, torch.ones(num_classes, dim)).tensors()
         assert sum(tensor.numel() * tensor.element_size() for tensor in stored.values()) < limit
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_copies_share_a_first_pass_and_see_a_part_each_of_the_second(read):
+    features, labels = torch.randn(40, 3, dtype=torch.float64), torch.arange(40) % 2
+    whole = Moments(2, 3)
+    whole.update(features, labels)
+    if read:
+        assert whole.counts.tolist() == [20, 20]
+    parts = [copy.copy(whole), copy.copy(whole)]
+    for part, of in zip(parts, (slice(0, 20), slice(20, 40)), strict=True):
+        part.second_pass()
+        part.update(features[of], labels[of])
+    assert [part.second.counts.tolist() for part in parts] == [[10, 10], [10, 10]]
+    together = parts[0].merge(parts[1])
+    torch.testing.assert_close(together.second.scatter, Moments.of(features, labels, 2).second.scatter)
+
+
+def test_a_trace_whose_correction_overflows_is_no_collapse():
+    features = torch.full((100, 1), 1e153, dtype=torch.float64)
+    features[0] = 0
+    moments = Moments(1, 1)
+    moments.update(features, torch.zeros(100, dtype=torch.int64))
+    torch.testing.assert_close(moments.traces, torch.tensor([0.99e306], dtype=torch.float64), rtol=1e-9, atol=0)
