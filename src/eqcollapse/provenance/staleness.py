@@ -28,7 +28,8 @@ class Relatives:
     def cause(self, job: Job, code: str) -> Cause:
         """Return why `job`, whose stage's code has the digest `code`, has no result of today's."""
         candidates = self._by_name.get(f"{job.stage} {undigested(job.outputs[0])}", [])
-        causes = [_cause(job, code, record) for record in candidates]
+        # One of the very digest is no earlier result, but what is kept in the attic of one that was removed.
+        causes = [_cause(job, code, record) for record in candidates if record.content["digest"] != job.digest]
         if not causes:
             return Cause("missing", "never made, or removed")
         return min(causes, key=lambda cause: (cause.detail.count(";"), cause.old.path))
