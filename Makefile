@@ -58,7 +58,8 @@ image: ## build the container image (needs apptainer; 5 to 10 minutes)
 bench: $(VENV)/complete .cache/torchdeq ## paired timings against the peers, as tables (some ten minutes)
 	OMP_NUM_THREADS=1 PYTHONPATH=src:.cache/torchdeq python benchmarks/equilibrium.py 2> .cache/benchmark.log
 	OMP_NUM_THREADS=1 python benchmarks/collapse.py
-	OMP_NUM_THREADS=1 python benchmarks/theory.py
+	env -u OPENBLAS_CORETYPE OMP_NUM_THREADS=1 python benchmarks/theory.py # with the processor's own kernels
+	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 python benchmarks/theory.py # with those of AVX2
 
 bench-gpu: $(VENV)/complete .cache/torchdeq ## the tests that need a GPU, and training on it against plain PyTorch and torchdeq
 	python -m pytest -q -m gpu

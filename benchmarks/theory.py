@@ -1,15 +1,17 @@
 """Descent of eqcollapse.theory against the plain autograd loop, per seed and iteration, in one process.
 
 Run: `OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/theory.py`. Prints a markdown table. Both do the same
-float64 iterations from the same starts; the last column is the largest relative difference of the losses at the end.
-Linear models run in K + d rotated columns instead of N. ReLU models cannot: their six matrix products, of which
-nothing can be left out, are about four fifths of an iteration.
+float64 iterations from the same starts; the last column is the relative difference of the losses at the end.
+Linear models run in K + d rotated columns instead of N. ReLU models cannot: most of their time goes into six matrix
+products, of which nothing can be left out, and so depends on the kernels of NumPy's BLAS, which are named: OpenBLAS
+takes those of the processor, unless OPENBLAS_CORETYPE asks for others.
 """
 
 import statistics
 import time
 
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from eqcollapse.theory import Problem, minimise
 
@@ -31,6 +33,8 @@ CASES = {
 def main() -> None:
     """Time each case in alternation and print the table."""
     torch.set_num_threads(1)
+    threadpool_limits(1)
+    print(f"NumPy's BLAS: {', '.join(sorted(kernels()))}\n")
     print("| case | autograd, µs | ours, µs | times faster | goal | holds | difference |")
     print("|---|---|---|---|---|---|---|")
     totals = [0.0, 0.0]
@@ -43,6 +47,12 @@ def main() -> None:
         totals = [totals[0] + a, totals[1] + b]
         print(f"| {name} | {a:.1f} | {b:.1f} | {verdict(ratio)} | {difference:.0e} |")
     print(f"| all four | {totals[0]:.1f} | {totals[1]:.1f} | {verdict(totals[0] / totals[1])} | |")
+
+
+def kernels() -> set[str]:
+    """Return the BLAS libraries that can be asked, each with the kernels that it has chosen."""
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return {f"{x['internal_api']} {x['version']}, {x.get('architecture', 'unknown')} kernels" for x in found}
 
 
 def verdict(ratio: float) -> str:

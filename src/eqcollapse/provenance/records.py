@@ -20,6 +20,14 @@ FORMAT = "eqcollapse-provenance/2"
 TENSOR_STAGES = ("train", "theory", "collapse")
 UNRECORDED = ("--path", "--mirror", "--device")
 """Options that say where, not what: they are no part of a record."""
+KERNELS = (
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
+)
+"""Environment variables that choose the kernels of torch, its MKL, NumPy and its OpenBLAS."""
 PACKAGES = (
     "torch",
     "torchvision",
@@ -118,7 +126,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": ", ".join([_cpu_model(), *_kernels_asked_for()]),
         "cuda": _cuda(),
         "image": image(),
     }
@@ -185,6 +193,11 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _kernels_asked_for() -> list[str]:
+    """Return what in the environment has a library take other kernels, and so other roundings, than the processor's."""
+    return [f"{name}={os.environ[name]}" for name in KERNELS if os.environ.get(name)]
 
 
 @cache

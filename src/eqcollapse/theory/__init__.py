@@ -1,6 +1,4 @@
-"""Unconstrained features models, extended and layer-peeled, with their closed-form optima. Knows torch
-only.
-"""
+"""Unconstrained features models, extended and layer-peeled, with their closed-form optima."""
 
 from eqcollapse.theory.descent import State, Trajectory, minimise
 from eqcollapse.theory.optimum import Optimum, optimum

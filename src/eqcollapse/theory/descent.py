@@ -1,10 +1,10 @@
 """Gradient descent on the (extended) unconstrained features model, by hand and for many runs at once.
 
-One batch holds every (problem, seed) pair; the problems of a batch differ in their lambdas only. Three things
-make an
-iteration cheap: the gradients are written out, the weight decay and the step ride on the matrix product
-(`baddbmm`), and linear models with squared error run in a rotated sample space of K + d instead of N = K n
-columns (see samples.py), in which the iterates are the same ones.
+One batch holds every (problem, seed) pair; the problems of a batch differ in their lambdas only. Three things make
+an iteration cheap: the gradients are written out, into buffers that stay; matrices of this size are multiplied by
+NumPy's BLAS, which is twice as fast at them as torch's on some processors and about as fast on the others; and linear
+models with squared error run in a rotated sample space of K + d instead of N = K n columns (see samples.py), in which
+the iterates are the same ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,52 +129,54 @@ def _coordinates(problem: Problem, state: State) -> tuple[Samples, State]:
     return spelled_out(problem.num_classes, problem.per_class), state
 
 
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+"""Of a ReLU: the error where the activation is positive, and 0 elsewhere; into a buffer, as no public function does."""
+
+
 class _Descent:
-    """The iterates of one batch with their buffers; `forward` leaves N dfit/dZ in the last activation."""
+    """The iterates of one batch, in the buffers of `state`, which it changes."""
 
     def __init__(self, problems: tuple[Problem, ...], seeds: int, samples: Samples, state: State, step: float) -> None:
         self._problem = problem = problems[0]
         self._lambdas = _lambdas(problems, seeds)
         self._decays = [_scalar_if_equal(1 - step * values) for values in self._lambdas]
         self._rate = -step / problem.num_samples
-        self.weights, self._bias = list(state.weights), state.bias
-        self._spare = [torch.empty_like(weight) for weight in self.weights]
-        outputs = [state.features.new_empty(w.shape[0], w.shape[1], state.features.shape[2]) for w in self.weights]
-        self.activations = [state.features.clone(), *outputs]
-        self._errors = [torch.empty_like(output) for output in outputs[:-1]]
-        self._ones = samples.ones.expand(outputs[-1].shape[0], 1, -1)
-        self._targets = samples.targets
-        self._negated = (-samples.targets).expand_as(outputs[-1]).contiguous()
         self._relu = not problem.is_linear
+        self._targets = samples.targets
+        self._ones = samples.ones.expand(state.features.shape[0], 1, -1)
+        self.weights, self._bias = state.weights, state.bias
+        outputs = [state.features.new_empty(w.shape[0], w.shape[1], state.features.shape[2]) for w in self.weights]
+        self.activations = [state.features, *outputs]
+        self._changes = [torch.empty_like(weight) for weight in self.weights]
+        self._errors = [torch.empty_like(activation) for activation in self.activations[:-1]] + outputs[-1:]
+        columns = (self.weights, self._changes, self.activations, outputs, self._errors, self._errors[1:])
+        self._layers = [_Layer(*buffers) for buffers in zip(*columns, strict=False)]
 
-    def forward(self) -> Tensor:
-        """Compute the activations and the error; return the error, B x K x C."""
-        for weight, below, above in zip(self.weights[:-1], self.activations, self.activations[1:], strict=False):
-            torch.bmm(weight, below, out=above)
-            if self._relu:
-                above.clamp_min_(0)
+    def forward(self) -> None:
+        """Compute the activations; the last of them becomes N dfit/dZ."""
+        for layer in self._layers:
+            layer.forward()
+            if self._relu and layer is not self._layers[-1]:
+                layer.above.clamp_min_(0)
         output = self.activations[-1]
-        if self._problem.loss == "mse":
-            torch.baddbmm(self._negated, self.weights[-1], self.activations[-2], out=output)
-            return self._plus_bias(output)
-        torch.bmm(self.weights[-1], self.activations[-2], out=output)
-        logits = self._plus_bias(output)
-        self._fit = torch.logsumexp(logits, 1).mean(1) - (logits * self._targets).sum((1, 2)) / logits.shape[2]
-        return torch.softmax(logits, 1, out=output).sub_(self._targets)
+        if self._problem.bias != "none":
+            output.addcmul_(self._bias, self._ones)
+        if self._problem.loss == "ce":
+            self._fit = torch.logsumexp(output, 1).mean(1) - (output * self._targets).sum((1, 2)) / output.shape[2]
+            torch.softmax(output, 1, out=output)
+        output.sub_(self._targets)
 
     def backward(self) -> None:
-        """Take one step, all variables at once."""
-        error = self.activations[-1]
+        """Take one step, all variables at once, after `forward`."""
+        error = self._errors[-1].mul_(self._rate)
         if self._problem.bias != "none":
-            _step(self._bias, self._bias, self._decays[-1], error, self._ones.mT, self._rate)
-        for layer in reversed(range(len(self.weights))):
-            weight, below = self.weights[layer], self.activations[layer]
-            _step(self._spare[layer], weight, self._decays[layer], error, below.mT, self._rate)
-            if layer == 0:
-                _step(below, below, self._decays[-2], weight.mT, error, self._rate)
-            else:
-                error = self._through(torch.bmm(weight.mT, error, out=self._errors[layer - 1]), below)
-            self.weights[layer], self._spare[layer] = self._spare[layer], weight
+            _decay_and_add(self._bias, self._decays[-1], error @ self._ones.mT)
+        for layer, decay in zip(reversed(self._layers), reversed(self._decays[:-2]), strict=True):
+            layer.backward()
+            if self._relu and layer is not self._layers[0]:
+                _threshold_backward(layer.error_below, layer.below, 0, grad_input=layer.error_below)
+            _decay_and_add(layer.weight, decay, layer.change)
+        _decay_and_add(self.activations[0], self._decays[-2], self._errors[0])
 
     def loss(self) -> Tensor:
         """Return the objective of each run, after `forward`."""
@@ -187,23 +189,35 @@ class _Descent:
 
     def state(self) -> State:
         """Return the variables as they are now."""
-        return State(tuple(self.weights), self.activations[0], self._bias)
-
-    def _plus_bias(self, output: Tensor) -> Tensor:
-        return output if self._problem.bias == "none" else output.addcmul_(self._bias, self._ones)
-
-    def _through(self, error: Tensor, activation: Tensor) -> Tensor:
-        if not self._relu:
-            return error
-        return torch.ops.aten.threshold_backward.grad_input(error, activation, 0, grad_input=error)
+        return State(self.weights, self.activations[0], self._bias)
 
 
-def _step(out: Tensor, variable: Tensor, decay: float | Tensor, left: Tensor, right: Tensor, rate: float) -> None:
-    """Out = decay * variable + rate * left @ right, in one pass where all runs decay alike."""
+class _Layer:
+    """The buffers of one layer, and its three matrix products: of NumPy's views of them, since they stay in place."""
+
+    def __init__(
+        self, weight: Tensor, change: Tensor, below: Tensor, above: Tensor, error_below: Tensor, error_above: Tensor
+    ) -> None:
+        self.weight, self.change, self.below, self.above, self.error_below = weight, change, below, above, error_below
+        self._weight, self._change, self._below, self._above = (x.numpy() for x in (weight, change, below, above))
+        self._error_below, self._error_above = error_below.numpy(), error_above.numpy()
+
+    def forward(self) -> None:
+        """Compute W A, which is `above` but for the activation."""
+        np.matmul(self._weight, self._below, out=self._above)
+
+    def backward(self) -> None:
+        """From the error above compute the `change` of the weight, E A^T, and the `error_below`, W^T E."""
+        np.matmul(self._error_above, self._below.mT, out=self._change)
+        np.matmul(self._weight.mT, self._error_above, out=self._error_below)
+
+
+def _decay_and_add(variable: Tensor, decay: float | Tensor, change: Tensor) -> None:
+    """variable = decay * variable + change, in one pass where all runs decay alike."""  # noqa: D403
     if isinstance(decay, float):
-        torch.baddbmm(variable, left, right, beta=decay, alpha=rate, out=out)
+        torch.add(change, variable, alpha=decay, out=variable)
     else:
-        torch.mul(variable, decay, out=out).baddbmm_(left, right, alpha=rate)
+        variable.mul_(decay).add_(change)
 
 
 def _lambdas(problems: tuple[Problem, ...], seeds: int) -> list[Tensor]:

@@ -5,11 +5,13 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from eqcollapse.atomic import write_text
 from eqcollapse.errors import EqcollapseError
@@ -47,11 +49,18 @@ def experiment(spec: dict[str, Any], output: Path, progress: Progress | None = N
     rows, keys = KINDS[kind]
     name = "theory experiment " + output.name.removesuffix(".csv").split("@")[0]
     _check_keys(spec, keys, name)
+    with _one_thread():
+        write_text(output, _as_csv(rows(spec, name, progress)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep to one thread: such matrices only lose by more, and bytes must not depend on how many there are."""
     threads = torch.get_num_threads()
-    # Matrices of this size only lose by threads, and bytes must not depend on how many there are.
     torch.set_num_threads(1)
     try:
-        write_text(output, _as_csv(rows(spec, name, progress)))
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
 

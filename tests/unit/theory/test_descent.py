@@ -111,7 +111,7 @@ RELU_BATCHES = 5
 
 
 def best_of_starts(case, step, start):
-    """Descend from fresh starts until one ends at the closed form; return the last batch and its best run."""
+    """Descend from fresh starts until one ends at the closed form; return the last batch, its best run and its seed."""
     batch = 12 if not case.is_linear else 10 if case.layers == 3 else 3
     for first in range(0, batch * (1 if case.is_linear else RELU_BATCHES), batch):
         seeds = range(first, first + batch)
@@ -119,38 +119,63 @@ def best_of_starts(case, step, start):
         run = int(end.gap[-1].argmin())
         if abs(float(end.gap[-1, run])) < 1e-4 * optimum(case).loss:
             break
-    return end, run
+    return end, run, seeds[run]
+
+
+def collapse(case, end, run):
+    """Return the largest of what must vanish: NC1 and NC3 of all layers, and NC2 (with ReLU of the last layer only)."""
+    nc1, nc2, nc3 = (getattr(end, metric)[-1, run] for metric in ("nc1", "nc2", "nc3"))
+    return float(torch.cat([nc1, nc2 if case.is_linear else nc2[-1:], nc3]).max())
 
 
 def check(layers, activation, rng, seed):
     """Hold a drawn setting against its closed form."""
     case, step, start = draw(rng, layers, activation)
-    end, run = best_of_starts(case, step, start)
+    end, run, _ = best_of_starts(case, step, start)
     gap = float(end.gap[-1, run]) / optimum(case).loss
     assert abs(gap) < (1e-9 if case.is_linear else 1e-4), (seed, case, gap)
-    nc1, nc2, nc3 = (getattr(end, metric)[-1, run] for metric in ("nc1", "nc2", "nc3"))
-    if case.is_linear:
-        assert max(float(nc.max()) for nc in (nc1, nc2, nc3)) < 1e-6, (seed, case, nc1, nc2, nc3)
-    else:
-        assert float(nc1.max()) < 1e-6, (seed, case, nc1)
-        assert max(float(nc2[-1]), float(nc3.max())) < 5e-2, (seed, case, nc2, nc3)
+    assert float(end.nc1[-1, run].max()) < 1e-6, (seed, case, end.nc1[-1, run])
+    assert collapse(case, end, run) < (1e-6 if case.is_linear else 5e-2), (
+        seed,
+        case,
+        end.nc2[-1, run],
+        end.nc3[-1, run],
+    )
 
 
 def test_random_settings_reach_their_closed_forms():
     """Relative gap below 1e-9 and NC1, NC2, NC3 of every layer below 1e-6, for linear models.
 
-    Of several starts the best counts: some end in other stationary values. For ReLU: 1e-4 on its loss, NC1 of all
-    layers, and NC2 of the last one and NC3 to 5e-2 (within 5000 iterations 31 of 36 draws had both below 1e-3, the
-    worst had 0.013). Its minima form a continuum (two classes may share a direction with opposite signs below the
-    ReLU: the nuclear norm of [[1, -a], [-a, 1]] is 2 for all a in [0, 1]), along which descent slows down as a power of
-    time, and on which the free features H are no frame; and many starts end in poorer local minima, with
-    units that are dead, so that starts are drawn until one comes through, RELU_BATCHES x 12 at most.
+    Of several starts the best counts: some end in other stationary values. For ReLU it is 1e-4 on the loss and, but for
+    NC1, 5e-2 on the metrics within the 5000 iterations. Its minima form a continuum (two classes may share a direction
+    with opposite signs below the ReLU: the nuclear norm of [[1, -a], [-a, 1]] is 2 for all a in [0, 1]), on which the
+    free features H are no frame, so that NC2 is asked of the last layer only, and along which descent is slow: the
+    next test waits for it. And many starts end in poorer local minima, with units that are dead, so that starts are
+    drawn until one comes through, RELU_BATCHES x 12 at most.
     """
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     rng = random.Random(seed)
     for layers, activation in DEPTHS:
         check(layers, activation, rng, seed)
+
+
+@pytest.mark.slow
+def test_relu_too_reaches_its_closed_form_given_time():
+    """Relative gap below 1e-9, NC1 and NC3 of both layers and NC2 of the last one below 1e-6, in 12 random settings."""
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(12):
+        case, step, start = draw(rng, 2, "relu")
+        *_, best = best_of_starts(case, step, start)
+        for iterations in (20_000, 100_000, 500_000, 2_500_000):
+            end = minimise(case, [best], iterations=iterations, step=step, start=start, logged=2)
+            if collapse(case, end, 0) < 1e-6:
+                break
+        print(case, iterations, collapse(case, end, 0))
+        assert collapse(case, end, 0) < 1e-6, (seed, case, end.nc1[-1], end.nc2[-1], end.nc3[-1])
+        assert abs(float(end.gap[-1])) < 1e-9 * optimum(case).loss, (seed, case, end.gap)
 
 
 @pytest.mark.slow
