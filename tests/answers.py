@@ -206,9 +206,7 @@ RECOVERED = {
     "a redirection": [redirects],
     "a redirection with an endless body": [redirects_without_an_end],
     "100 Continue, often": [lets_go_on],
-    "chunks": [
-        lambda handler, start: handler.wfile.write(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(CONTENT), CONTENT))
-    ],
+    "chunks": [sends_chunks],
     "an encoding that is none": [compresses],
 }
 """Answers, one a request and the last for good, in spite of which the file is got."""

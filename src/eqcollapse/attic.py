@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.sections import leaves
 from eqcollapse.sweep import ATTIC, RECORD, is_in_use
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
@@ -66,11 +66,11 @@ def differences(found: list[Item]) -> dict[str, str]:
     """Return, by name, the settings by which items of one stage differ from each other: `train.lr=0.01`."""
     said = {}
     for stage in {item.stage for item in found}:
-        flat = {item.name: dict(_leaves(item.spec)) for item in found if item.stage == stage}
-        keys = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
-        moved = [key for key in keys if len({leaves.get(key) for leaves in flat.values()}) > 1]
-        for name, leaves in flat.items():
-            said[name] = " ".join(f"{key}={leaves[key]}" for key in moved if key in leaves)
+        flat = {item.name: _flat(item.spec) for item in found if item.stage == stage}
+        keys = list(dict.fromkeys(key for values in flat.values() for key in values))
+        moved = [key for key in keys if len({values.get(key) for values in flat.values()}) > 1]
+        for name, values in flat.items():
+            said[name] = " ".join(f"{key}={values[key]}" for key in moved if key in values)
     return said
 
 
@@ -135,12 +135,8 @@ def _record(files: list[Path]) -> dict[str, Any]:
     return {}
 
 
-def _leaves(spec: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in spec.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value)
+def _flat(spec: dict[str, Any]) -> dict[str, str]:
+    return {".".join(path): json.dumps(value) for path, value in leaves(spec)}
 
 
 def _remove_empty(folder: Path) -> None:

@@ -5,12 +5,12 @@ Imports neither torch nor numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from eqcollapse.sections import SPLIT, Experiment, natural
+from eqcollapse.sections import SPLIT, Experiment, leaves, natural
 
 if TYPE_CHECKING:
     from eqcollapse.study import Job, Study
@@ -122,15 +122,10 @@ def _selection(study: Study, name: str, experiment: Experiment) -> Shown:
 
 def _changes(study: Study, model: str) -> Iterator[str]:
     """Yield what a model changes, as `train.lr = 0.1`; its head has a column of its own."""
-    for path in _leaves(study.params.models[model]):
+    for path, _ in leaves(study.params.models[model]):
         if path != ("network", "head"):
             # As it is taken: 1 for 1.0 is no other setting.
             yield f"{'.'.join(path)} = {reduce(getattr, path, study.params.resolved(model))}"
-
-
-def _leaves(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in content.items():
-        yield from _leaves(value, (*above, key)) if isinstance(value, Mapping) else [(*above, key)]
 
 
 def _is_figure_4(spec: dict[str, Any]) -> bool:

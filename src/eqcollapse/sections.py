@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -34,6 +34,12 @@ def in_order(named: Mapping[str, Any]) -> dict[str, Any]:
         key: in_order(named[key]) if isinstance(named[key], Mapping) else named[key]
         for key in sorted(named, key=lambda key: natural(str(key)))
     }
+
+
+def leaves(named: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every value of a mapping that is no mapping itself, with the keys that lead to it."""
+    for key, value in named.items():
+        yield from leaves(value, (*above, key)) if isinstance(value, Mapping) else [((*above, key), value)]
 
 
 def _number(value: Any) -> Any:

@@ -5,7 +5,6 @@ nothing while another run is under way in the same folder.
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.provenance.records import sha256, stated
 from eqcollapse.study import Job, Study
 
-__all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending", "sha256"]
+__all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -92,12 +92,6 @@ def forget(job: Job) -> None:
         (ATTIC / file).unlink(missing_ok=True)
 
 
-def sha256(file: str | Path) -> str:
-    """Return the sha256 of a file's content."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def is_in_use(kept: Path) -> bool:
     """Return whether the file at `kept` in the attic is the very one that lies in results/."""
     here = kept.relative_to(ATTIC)
@@ -142,11 +136,10 @@ def _is_halfway(job: Job, attic: Path, missing: list[str]) -> bool:
     if not all(file in job.files and (attic / file).exists() for file in missing):
         return False
     try:
-        record = json.loads((attic / job.record if job.record in missing else Path(job.record)).read_text())
-        told = {output["path"]: output["sha256"] for output in record["outputs"]}
+        told = stated(attic / job.record if job.record in missing else job.record)
         here = [file for file in job.outputs if file not in missing]
-        return record["digest"] == job.digest and all(sha256(file) == told[file] for file in here)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return told.digest == job.digest and all(sha256(file) == told.outputs.get(file) for file in here)
+    except (OSError, ValueError):
         return False
 
 

@@ -6,7 +6,6 @@ every input from another stage and every source file under a dep, every key of p
 stage under its params; and nothing is listed that no job needs.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +16,9 @@ import yaml
 
 from eqcollapse import source
 from eqcollapse.errors import EqcollapseError
+from eqcollapse.provenance import records
 from eqcollapse.study import STAGES, Job, Study
-from eqcollapse.sweep import ATTIC, forget, is_complete, keep, sha256
+from eqcollapse.sweep import ATTIC, forget, is_complete, keep
 
 OWN = ("data", "splits", "train", "theory", "collapse")
 """The kinds of job that are a DVC stage of their own; the others are the report's."""
@@ -186,23 +186,14 @@ def _files(out: str) -> Iterator[str]:
     yield from (str(path) for path in paths if path.is_file() and not path.name.startswith("."))
 
 
-@dataclass(frozen=True)
-class Stated:
-    """What a record says: the digest of its job, and the sha256 of the job's inputs and outputs by path."""
-
-    digest: str
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-
-
 class Ledger:
     """The records of a study's jobs, each read once."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._stated: dict[str, Stated] = {}
+        self._stated: dict[str, records.Stated] = {}
 
-    def of(self, job: Job) -> Stated:
+    def of(self, job: Job) -> records.Stated:
         """Return what the record of `job` says; OSError if it is not there, `EqcollapseError` if it is no record."""
         if job.record not in self._stated:
             self._stated[job.record] = _stated(job.record)
@@ -223,13 +214,10 @@ class Ledger:
         return {file: job for job in self._study for file in job.outputs}
 
 
-def _stated(record: str) -> Stated:
-    content = Path(record).read_bytes()
+def _stated(record: str) -> records.Stated:
     try:
-        told = json.loads(content)
-        sides = ({each["path"]: each["sha256"] for each in told[side]} for side in ("inputs", "outputs"))
-        return Stated(told["digest"], *sides)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return records.stated(record)
+    except ValueError:
         raise EqcollapseError(f"{record}: is not a record: remove it, and {AGAIN}") from None
 
 
@@ -251,7 +239,7 @@ def _job_faults(job: Job, ledger: Ledger) -> Iterator[str]:
         return
     yield from stale
     for file in job.outputs:
-        if sha256(file) != stated.outputs.get(file):
+        if records.sha256(file) != stated.outputs.get(file):
             yield f"{file}: is not what was made: somebody changed it; remove it, and {AGAIN}"
 
 
@@ -259,13 +247,13 @@ def _is_kept_right(job: Job, ledger: Ledger) -> bool:
     """Return whether the attic has `job` to the byte of its record, and made from what lies here now."""
     try:
         stated = _stated(str(ATTIC / job.record))
-        outputs = {file: sha256(ATTIC / file) for file in job.outputs}
+        outputs = {file: records.sha256(ATTIC / file) for file in job.outputs}
         return (stated.digest, stated.outputs) == (job.digest, outputs) and not any(_input_faults(job, stated, ledger))
     except (OSError, EqcollapseError):
         return False
 
 
-def _input_faults(job: Job, stated: Stated, ledger: Ledger) -> Iterator[str]:
+def _input_faults(job: Job, stated: records.Stated, ledger: Ledger) -> Iterator[str]:
     """Yield the inputs that were others when `job` read them than those which the jobs before it have made."""
     for file in job.inputs:
         written = ledger.written(file)

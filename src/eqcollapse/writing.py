@@ -30,7 +30,7 @@ def alone(record: str) -> Iterator[bool]:
     path = FOLDER / hashlib.sha256(record.encode()).hexdigest()[:16]
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        stream, waited = _locked(path, record)
+        stream, waited = _locked(path)
     except OSError:  # nothing can be locked here, or a dead host holds it
         yield False
         return
@@ -58,29 +58,28 @@ def under_way() -> list[str]:
     return found
 
 
-def _locked(path: Path, record: str) -> tuple[IO[str], bool]:
+def _locked(path: Path) -> tuple[IO[str], bool]:
     """Return the open file at `path` with the lock on it, and whether that had to be waited for."""
     waited = False
     while True:
         stream = open(path, "a+", errors="replace")  # noqa: SIM115  (the caller closes it)
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            print(f"{_signed(stream)}: waiting for its end", file=sys.stderr, flush=True)
-            _wait(stream)
+        waited |= _lock(stream)
         if _is_at(stream, path):
             return stream, waited
         stream.close()  # of one that has ended and taken its file away: another may have made a new one
 
 
-def _wait(stream: IO[str]) -> None:
-    """Wait for the lock on `stream`; raise TimeoutError where a job of another host has it for longer than PATIENCE."""
-    end = time.monotonic() + PATIENCE
+def _lock(stream: IO[str]) -> bool:
+    """Lock `stream`, and return whether another had it; TimeoutError where a job of another host keeps it too long."""
+    end = None
     while True:
         try:
-            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return end is not None
         except BlockingIOError:
+            if end is None:
+                print(f"{_signed(stream)}: waiting for its end", file=sys.stderr, flush=True)
+                end = time.monotonic() + PATIENCE
             if time.monotonic() > end and f" on {socket.gethostname()} is " not in _signed(stream):
                 raise TimeoutError from None
             time.sleep(0.1)

@@ -24,6 +24,14 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def content(content) -> dict:
+    """The committed study with one seed: fewer files to move, of as many kinds."""
+    for experiment in content["experiments"].values():
+        experiment["seeds"] = [0]
+    return content
+
+
 def plan(content: dict) -> Study:
     return Study(parse(content))
 
@@ -37,7 +45,7 @@ def build(study: Study) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(job.digest)
         outputs = [{"path": file, "sha256": sha256(Path(file).read_bytes()).hexdigest()} for file in job.outputs]
-        Path(job.record).write_text(json.dumps({"digest": job.digest, "outputs": outputs}))
+        Path(job.record).write_text(json.dumps({"digest": job.digest, "inputs": [], "outputs": outputs}))
 
 
 def cells(study: Study) -> list[Job]:

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -74,15 +75,31 @@ def write_record(
     write_text(path, written({**record, "seal": seal(record)}))
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What a record says of files: the digest of its job, and the sha256 of the job's inputs and outputs by path."""
+
+    digest: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def stated(path: str | Path) -> Stated:
+    """Return what the record at `path` says; OSError if it cannot be read, ValueError if it is no record."""
+    content = Path(path).read_bytes()
+    try:
+        told = json.loads(content)
+        sides = ({each["path"]: each["sha256"] for each in told[side]} for side in ("inputs", "outputs"))
+        return Stated(told["digest"], *sides)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path}: is not a record") from None
+
+
 def is_whole(path: str, digest: str, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
     """Return whether the record at `path` has this digest, and `inputs` and `outputs` are to the byte what it says."""
     try:
-        record = json.loads(Path(path).read_text())
-        sides = {"inputs": inputs, "outputs": outputs}
-        return record["digest"] == digest and all(
-            record[side] == [described(file) for file in files] for side, files in sides.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return stated(path) == Stated(digest, *({file: sha256(file) for file in side} for side in (inputs, outputs)))
+    except (OSError, ValueError):
         return False
 
 
@@ -113,11 +130,15 @@ def seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def sha256(file: str | Path) -> str:
+    """Return the sha256 of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def described(file: str) -> dict[str, Any]:
     """Return path, size in bytes and sha256 of `file`."""
-    with open(file, "rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": file, "bytes": os.path.getsize(file), "sha256": content}
+    return {"path": file, "bytes": os.path.getsize(file), "sha256": sha256(file)}
 
 
 def environment() -> dict[str, Any]:
