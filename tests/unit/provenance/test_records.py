@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from eqcollapse.provenance.records import head_commit, write_record
+from eqcollapse.provenance.records import KERNELS, environment, head_commit, write_record
 
 
 def git(folder, *words) -> str:
@@ -61,3 +61,12 @@ def test_a_record_is_a_function_of_the_files(tmp_path):
     assert record["inputs"][0]["sha256"] == hashlib.sha256(b"abc").hexdigest()
     assert record["outputs"][0]["bytes"] == 4
     assert record["environment"]["packages"]["torch"]
+
+
+def test_the_processor_is_named_with_what_asks_for_other_kernels(monkeypatch):
+    for name in KERNELS:
+        monkeypatch.delenv(name, raising=False)
+    plain = environment()["cpu"]
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert "=" not in plain
+    assert environment()["cpu"] == f"{plain}, OPENBLAS_CORETYPE=Haswell"
