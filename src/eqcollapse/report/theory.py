@@ -1,8 +1,10 @@
 """Figures and table of the theory: CSVs of the theory stage in, matplotlib figures and a DataFrame out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqcollapse.report.style import COLOURS, LINES, MARKERS, band, look, new_figure
@@ -24,45 +26,62 @@ MODELS = {"explicit": "explicit", "deq": "DEQ"}
 def descent(runs: pd.DataFrame, *, width: float) -> Figure:
     """Draw figures B-1 to B-4: loss, NC1, NC2 and NC3 over iterations, a line a layer's features.
 
-    Lines are medians over the seeds, bands reach from the lowest to the highest; a dotted line is the closed
-    form.
+    Lines are medians over the seeds, bands reach from the lowest to the highest; a dotted line is the closed form.
+    A row of axes for each of several lambda_scales.
     """
-    figure, axes = new_figure(1, 4, width=width, height=0.3 * width)
-    runs = runs[runs.iteration > 0]
+    scales = dict(list(runs[runs.iteration > 0].groupby("lambda_scale")))
+    figure, axes = new_figure(len(scales), 4, width=width, height=0.3 * width * len(scales), sharex="col")
+    for row, part in zip(axes, scales.values(), strict=True):
+        _descent(row, part)
+    for axis, title in zip(axes[0], ("Loss", "NC1", "NC2", "NC3"), strict=True):
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set_xlabel("Iteration")
+    _name_scales(axes, scales, "{}")
+    return figure
+
+
+def _descent(axes: Sequence[Axes], runs: pd.DataFrame) -> None:
     layers = _layers(runs)
-    _band(axes[0, 0], runs, "loss", {"color": COLOURS[-1]}, None)
+    _band(axes[0], runs, "loss", {"color": COLOURS[-1]}, None)
     if runs.optimum.notna().all():
-        axes[0, 0].axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle=":", label="closed form")
-        axes[0, 0].legend(loc="upper right", fontsize=7)
-    axes[0, 0].set_title("Loss")
-    for axis, metric in zip(axes[0, 1:], ("nc1", "nc2", "nc3"), strict=True):
+        axes[0].axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle=":", label="closed form")
+        axes[0].legend(loc="upper right", fontsize=7)
+    for axis, metric in zip(axes[1:], ("nc1", "nc2", "nc3"), strict=True):
         for layer in layers:
             style = look(layer - 1) | {"marker": ""}
             _band(axis, runs, f"{metric}_{layer}", style, _features(layer, len(layers)))
-        axis.set_title(metric.upper())
         bottom = runs[[f"{metric}_{layer}" for layer in layers]].min().min()
         if bottom < FLOOR:
             axis.set_ylim(bottom=FLOOR)
     if len(layers) > 1:
-        axes[0, -1].legend(loc="lower left", fontsize=7)
-    for axis in axes[0]:
+        axes[-1].legend(loc="lower left", fontsize=7)
+    for axis in axes:
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlabel("Iteration")
-    return figure
 
 
 def low_rank(runs: pd.DataFrame, *, width: float) -> Figure:
-    """Draw deep ReLU runs that end below full collapse: their loss, and the rank of the class means of the
-    lowest.
+    """Draw deep ReLU runs that end below full collapse: their loss, and the rank of the class means of the lowest.
 
-    Left, from iteration 100 on: a line a seed, the one that ends lowest thick; full collapse and, where there
-    is one, the low-rank point that is written down (eqcollapse.theory.lowrank) as horizontal lines. Right:
-    the lowest run, a line a layer.
+    Left, from iteration 100 on: a line a seed, the one that ends lowest thick; full collapse and, where there is one,
+    the low-rank point that is written down (eqcollapse.theory.lowrank) as horizontal lines. Right: the lowest run, a
+    line a layer. A row of axes for each of several lambda_scales.
     """
-    figure, axes = new_figure(1, 2, width=width, height=0.4 * width)
-    left, right = axes[0]
-    runs = runs[runs.iteration >= 100]
+    since = min(100, runs.iteration.max())
+    scales = dict(list(runs[runs.iteration >= since].groupby("lambda_scale")))
+    figure, axes = new_figure(len(scales), 2, width=width, height=0.4 * width * len(scales))
+    for (left, right), part in zip(axes, scales.values(), strict=True):
+        _low_rank(left, right, part)
+    axes[0, 0].set_title("Loss, a line a seed")
+    axes[0, 1].set_title("Rank of the class means, lowest run")
+    for axis in axes[-1]:
+        axis.set_xlabel("Iteration")
+    _name_scales(axes, scales, "{}\nLoss")
+    return figure
+
+
+def _low_rank(left: Axes, right: Axes, runs: pd.DataFrame) -> None:
     last = runs[runs.iteration == runs.iteration.max()]
     lowest = last.loc[last.loss.idxmin(), "seed"]
     for seed, run in runs.groupby("seed"):
@@ -70,23 +89,23 @@ def low_rank(runs: pd.DataFrame, *, width: float) -> Figure:
         left.plot(run.iteration, run.loss, zorder=3 if seed == lowest else 2, **style)
     left.axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle="--", label="full collapse")
     if runs.lower.notna().all():
-        left.axhline(runs.lower.iloc[0], color=COLOURS[2], linestyle=":", label="graph construction")
-    left.set(title="Loss, a line a seed", ylabel="Loss")
+        left.axhline(runs.lower.iloc[0], color=COLOURS[2], linestyle=":", label="low-rank point")
+    left.set(ylabel="Loss", xscale="log")
     left.set_ylim(0.97 * last.loss.min(), 1.6 * runs.optimum.iloc[0])
     left.legend()
-    run = runs[runs.seed == lowest]
-    for layer in _layers(runs):
-        right.plot(
-            run.iteration,
-            run[f"rank_{layer}"],
-            label=_features(layer, len(_layers(runs))),
-            **(look(layer - 1) | {"marker": ""}),
-        )
-    right.set(title="Rank of the class means, lowest run", ylim=(0, None), ylabel="Rank")
+    run, layers = runs[runs.seed == lowest], _layers(runs)
+    for layer in layers:
+        style = look(layer - 1) | {"marker": ""}
+        right.plot(run.iteration, run[f"rank_{layer}"], label=_features(layer, len(layers)), **style)
+    right.set(ylim=(0, None), ylabel="Rank", xscale="log")
     right.legend()
-    for axis in axes[0]:
-        axis.set(xscale="log", xlabel="Iteration")
-    return figure
+
+
+def _name_scales(axes: np.ndarray, scales: Iterable[float], label: str) -> None:
+    """Say at the left of each row, where there are several, which lambdas it is of."""
+    if len(axes) > 1:
+        for row, scale in zip(axes, scales, strict=True):
+            row[0].set_ylabel(label.format(f"lambdas x {scale:g}"))
 
 
 def layer_peeled(runs: pd.DataFrame, *, width: float) -> Figure:

@@ -23,7 +23,7 @@ from eqcollapse.theory.samples import Samples, rotated, spelled_out
 CHECK_EVERY = 100
 """Iterations between two looks for a diverged run; once infinite, a run stays so."""
 RISE = 10.0
-"""A loss so many times that of the start has diverged. The output does not tell: ReLUs that a step kills leave 0."""
+"""A loss so many times that of the start has diverged."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,45 @@ def minimise(
     iterations are measured, 0 and the last among them; `progress` is told each. Raises EqcollapseError, with
     `name` and the iteration, where a run diverges, and for problems of different shapes.
     """
-    problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+    problems, seeds = (problems,) if isinstance(problems, Problem) else tuple(problems), tuple(seeds)
     _check(problems, seeds, iterations, step)
     state = _start(problems[0], len(problems), seeds, start)
     samples, state = _coordinates(problems[0], state)
     descent = _Descent(problems, len(seeds), samples, state, step)
     schedule = log_spaced(iterations, logged)
-    measurements, highest = [], None
-    for iteration in range(iterations + 1):
-        descent.forward()
-        if iteration in schedule or iteration % CHECK_EVERY == 0:
-            loss = descent.loss()
-            highest = loss * RISE if highest is None else highest
-            if not bool((loss < highest).all()):  # false for NaN and infinity
-                raise _diverged(name, iteration, step, start)
-        if iteration in schedule:
-            measurements.append(measure(problems[0], samples, descent.activations, descent.weights, loss))
-            if progress:
-                progress(iteration)
-        if iteration < iterations:
-            descent.backward()
+    measurements, losses = [], _Losses()
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+        for iteration in range(iterations + 1):
+            descent.forward()
+            if iteration in schedule or iteration % CHECK_EVERY == 0:
+                loss = descent.loss()
+                if losses.have_diverged(loss, descent.is_silent()):
+                    raise _diverged(name, iteration, step, start)
+            if iteration in schedule:
+                measurements.append(measure(problems[0], samples, descent.activations, descent.weights, loss))
+                if progress:
+                    progress(iteration)
+            if iteration < iterations:
+                descent.backward()
     return _trajectory(problems, len(seeds), tuple(sorted(schedule)), measurements, samples.restore(descent.state()))
+
+
+class _Losses:
+    """The losses of a batch as far as they tell of divergence: those of the start, and the highest since."""
+
+    def __init__(self) -> None:
+        self._first = self._highest = None
+
+    def have_diverged(self, loss: Tensor, silent: Tensor) -> bool:
+        """Return whether a loss (B) is infinite or much above its first, or a run `silent` (B) whose loss had risen.
+
+        A step that is too long may kill all ReLUs: the output is 0 from then on, and the loss falls again. Where it had
+        not risen, features have vanished as they should under large lambdas.
+        """
+        self._first = loss if self._first is None else self._first
+        self._highest = loss if self._highest is None else torch.maximum(self._highest, loss)
+        fine = (loss < RISE * self._first) & ~(silent & (self._highest > self._first))  # false for NaN
+        return not bool(fine.all())
 
 
 def log_spaced(iterations: int, logged: int) -> set[int]:
@@ -186,6 +204,10 @@ class _Descent:
         variables = (*self.weights, self.activations[0], self._bias)
         penalties = [lam.flatten() / 2 * _square(v) for lam, v in zip(self._lambdas, variables, strict=True)]
         return fit + sum(penalties)
+
+    def is_silent(self) -> Tensor:
+        """Return for each run, after `forward`, whether all that the last layer reads is 0 to the bit."""
+        return (self.activations[-2] == 0).all(2).all(1)
 
     def state(self) -> State:
         """Return the variables as they are now."""

@@ -12,7 +12,7 @@ A and B being one for two edges that share a vertex and for two that do not. X =
 s(X) = I + c A is invertible, and the last layer undoes it. At a fixed output the lambdas only rescale the
 factors, so that the whole cost of a point is the geometric mean of its factors' squared norms, which is K for
 full collapse: a graph whose mean is below K proves that full collapse is not the minimum, whatever the
-lambdas.
+lambdas. Where no graph is known, a point that a search has found does as well.
 """
 
 import itertools
@@ -25,21 +25,33 @@ from scipy.optimize import minimize_scalar
 Edges = tuple[tuple[int, int], ...]
 
 
+FOUND = {(3, 4): 2.9465, (8, 3): 7.9063}
+"""Cost, rounded up, of a point that a search found for K classes in L layers of K units (tests/unit/theory/points)."""
+
+
 @cache
 def low_rank_cost(num_classes: int, layers: int) -> float:
     """Return the least cost known for K classes in L layers, in units in which full collapse costs K.
 
-    The classes are shared out among blocks, each the edges of one graph or a single class of cost 1: the norms of
-    a direct sum add up. K itself is returned where no graph helps, as with fewer than three layers.
+    The classes are shared out among blocks, each the edges of one graph, a point that was found or a single class of
+    cost 1: the norms of a direct sum add up. K itself is returned where nothing helps, as with fewer than three layers.
     """
     if layers < 3:
         return float(num_classes)
     best = [float(k) for k in range(num_classes + 1)]
-    for k in range(4, num_classes + 1):
+    for k in range(3, num_classes + 1):
         graphs = (graph_cost(edges, layers) for edges in _graphs(k))
+        found = (_deepened(cost, k, depth, layers) for (of, depth), cost in FOUND.items() if of == k)
         sums = (best[part] + best[k - part] for part in range(1, k // 2 + 1))
-        best[k] = min(best[k], *graphs, *sums)
+        best[k] = min(best[k], *graphs, *found, *sums)
     return best[num_classes]
+
+
+def _deepened(cost: float, num_classes: int, depth: int, layers: int) -> float:
+    """Return what a point of `depth` layers costs in `layers`: each layer more carries K features, at a norm of K."""
+    if layers < depth:
+        return float(num_classes)
+    return num_classes * (cost / num_classes) ** ((depth + 1) / (layers + 1))
 
 
 def graph_cost(edges: Edges, layers: int) -> float:

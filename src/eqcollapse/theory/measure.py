@@ -17,6 +17,8 @@ from eqcollapse.theory.samples import Samples
 FRAMES = {"simplex": simplex_etf, "orthogonal": orthogonal_frame}
 RANK_CUT = 1e-3
 """A singular value counts towards the rank of the class means when it is above this share of the largest."""
+ROUNDING = 1e-13
+"""A singular value of centred class means below this share of their norm is what rounding has left of 0."""
 VANISHED = 1e-100
 """A matrix of a norm below this is zero but for rounding: its rank is 0 and its other metrics are nan."""
 
@@ -48,14 +50,17 @@ def measure(
 def nc1(means: Tensor, deviations: Tensor, num_samples: int) -> Tensor:
     """Tr(S_W S_B^+) / K (0 at collapse), B, from class means B x d x K and D with S_W = D D^T / N.
 
-    S_B is about the unweighted mean of the class means; its rank is min(K - 1, d), whatever the noise.
-    nan where the class means have vanished: there is nothing then to hold the scatter against.
+    S_B is about the unweighted mean of the class means; what rounding leaves of directions in which these do not differ
+    (dead ReLUs, say) counts as 0. nan where the class means have vanished, or do not differ at all: there is nothing
+    then to hold the scatter against.
     """
-    num_classes = means.shape[2]
-    rank = min(num_classes - 1, means.shape[1])
     left, values, _ = torch.linalg.svd(centred(means), full_matrices=False)
-    left, values = left[:, :, :rank], _nan_if_vanished(values[:, :1], values[:, :rank])
-    return ((left.mT @ deviations) / values[:, :, None]).square().sum((1, 2)) / num_samples
+    # Of the class means themselves: where they are all the same, what is left of them has no scale of its own.
+    scale = torch.linalg.matrix_norm(means)[:, None]
+    values = torch.where(values > ROUNDING * scale, values, torch.inf)
+    traces = ((left.mT @ deviations) / values[:, :, None]).square().sum((1, 2)) / num_samples
+    found = values[:, :1].isfinite() & (scale > VANISHED)
+    return torch.where(found[:, 0], traces, torch.nan)
 
 
 def centred(means: Tensor) -> Tensor:

@@ -14,11 +14,6 @@ from scipy.optimize import brentq
 from eqcollapse.theory.lowrank import low_rank_cost
 from eqcollapse.theory.problem import Problem
 
-DESCENTS_GO_LOWER = 11
-"""With three ReLU layers, the least K for which our searches found a point below full collapse (no closed
-form).
-"""
-
 
 @dataclass(frozen=True)
 class Optimum:
@@ -31,7 +26,7 @@ class Optimum:
     bias: every entry of b.
     status: `global` (proved); `stationary` (the value of full collapse, or of 0 where that is lower, not known to be
         the least); `beaten` (the same value, and strictly lower points are known); `unknown` (no closed form).
-    lower: for `beaten`, the loss of a low-rank point where one can be written down (lowrank.py), else None.
+    lower: for `beaten`, the loss of a low-rank point (lowrank.py), else None.
     reason: why, in a sentence.
     """
 
@@ -132,6 +127,8 @@ def _cross_entropy(problem: Problem) -> tuple[float, float, int, float, float]:
 def _standing(problem: Problem, loss: float, s: float) -> tuple[str, float | None, str]:
     """Return status, lower and reason of a value that has a closed form."""
     K, L = problem.num_classes, problem.layers
+    if problem.loss == "ce" and L == 1:
+        return "global", None, "one layer with cross-entropy: Zhu et al. (2021), theorem 3.1"
     if problem.loss == "ce" and L > 1:
         return (
             "stationary",
@@ -164,8 +161,6 @@ def _standing_of_deep_relu(problem: Problem, loss: float, s: float) -> tuple[str
         return "beaten", lower, "low-rank points lie lower (Sukenik et al. 2024); `lower` is the loss of one"
     if s == 0:
         return "stationary", None, "features vanish; with three or more ReLU layers nothing proves that least"
-    if K >= DESCENTS_GO_LOWER:
-        return "beaten", None, "descents end lower, at low rank (Sukenik et al. 2024); no closed form"
     return (
         "stationary",
         None,

@@ -6,6 +6,7 @@ that the samples of a class may as well sit on their mean (Jensen): one column a
 the whole problem, and any real R = n_A / n_B can be asked for.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -138,8 +139,11 @@ def minimise_peeled(
     _check_finite(weight + features.sum(), name, iterations, step)
     logits = weight @ features
     losses = torch.logsumexp(logits, 1) - logits.diagonal(dim1=1, dim2=2)
+    losses = (losses * shares[:, 0]).sum(1)
+    if not bool((losses < math.log(num_classes) * (1 + 1e-9)).all()):  # the loss of logits that say nothing
+        raise _diverged(name, iterations, step)
     exact = torch.tensor([minima[c.majority, c.ratio] for c in cells], dtype=torch.float64)
-    return Peeled((losses * shares[:, 0]).sum(1), exact, weight, features, layer)
+    return Peeled(losses, exact, weight, features, layer)
 
 
 def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
@@ -234,10 +238,14 @@ def _tangent(gradient: Tensor, on_sphere: Tensor) -> Tensor:
 
 def _check_finite(weight: Tensor, name: str, iteration: int, step: float) -> None:
     if not bool(torch.isfinite(weight.sum())):
-        raise EqcollapseError(
-            f"{name}: projected gradient descent diverged by iteration {iteration} (step {step:g}); "
-            "take a smaller `step`, or a smaller `start`"
-        )
+        raise _diverged(name, iteration, step)
+
+
+def _diverged(name: str, iteration: int, step: float) -> EqcollapseError:
+    return EqcollapseError(
+        f"{name}: projected gradient descent diverged by iteration {iteration} (step {step:g}); "
+        "take a smaller `step`, or a smaller `start`"
+    )
 
 
 def _minority(weight: Tensor, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ def frames(tmp_path_factory):
         "deep": UFM,
         "plain": UFM | {"layers": 1},
         "free": UFM | {"layers": 2, "bias": "free"},
+        "scales": UFM | {"lambda_scales": [1.0, 2.0]},
         "peeled-e1": PEELED,
         "peeled-e2": PEELED | {"bound_weight": 2.0, "bound_features": 2.0},
     }
@@ -64,6 +65,29 @@ def test_descent_has_a_line_a_layer_and_the_closed_form(frames):
     assert loss.lines[-1].get_ydata()[0] == frames["deep"].optimum[0]
     assert [axis.get_xscale() for axis in figure.axes] == ["log"] * 4
     assert len(report.descent(frames["free"], width=7).axes[0].lines) == 1
+
+
+def test_a_line_is_the_median_of_the_seeds_of_one_scale(frames):
+    """Each of several lambda_scales has a row, with its own closed form."""
+    runs = frames["scales"]
+    figure = report.descent(runs, width=7)
+    assert len(figure.axes) == 2 * 4
+    for row, scale in enumerate([1.0, 2.0]):
+        part = runs[(runs.lambda_scale == scale) & (runs.iteration > 0)]
+        loss, nc1 = figure.axes[4 * row : 4 * row + 2]
+        assert loss.get_ylabel() == f"lambdas x {scale:g}"
+        medians = part.pivot_table(index="iteration", columns="seed", values="loss").median(axis=1)
+        assert list(loss.lines[0].get_ydata()) == pytest.approx(medians.tolist())
+        assert loss.lines[-1].get_ydata()[0] == part.optimum.iloc[0]
+        medians = part.pivot_table(index="iteration", columns="seed", values="nc1_2").median(axis=1)
+        assert list(nc1.lines[1].get_ydata()) == pytest.approx(medians.tolist())
+    assert len({axis.lines[-1].get_ydata()[0] for axis in figure.axes[::4]}) == 2
+
+
+def test_low_rank_has_a_row_a_scale(frames):
+    figure = report.low_rank(frames["scales"], width=7)
+    assert [len(axis.lines) for axis in figure.axes] == [3 + 2, 4] * 2
+    assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["lambdas x 1\nLoss", "lambdas x 2\nLoss"]
 
 
 def test_low_rank_shows_every_seed(frames):
@@ -91,6 +115,16 @@ def test_table_has_every_case_and_its_gap(frames):
     gains = math.log(6) - balanced.closed_form
     assert balanced.range_gap.tolist() == pytest.approx(((balanced.measured - balanced.closed_form) / gains).tolist())
     assert table[~table.experiment.str.startswith("peeled")].range_gap.isna().all()
+
+
+def test_the_table_has_the_worst_of_the_imbalances(frames):
+    runs = frames["peeled-e1"]
+    for model in ("explicit", "deq"):
+        part = runs[(runs.model == model) & (runs.ratio > 1)]
+        least = part.groupby(["majority", "ratio"])[["loss", "optimum"]].min()
+        (row,) = report.table({"e1": runs}).query(f"case.str.startswith('{model}, worst of 4 imbalances')").itertuples()
+        assert row.relative_gap == pytest.approx((least.loss / least.optimum - 1).max(), rel=1e-9)
+        assert row.relative_gap > (least.loss / least.optimum - 1).min()
 
 
 def test_figures_repeat_to_the_byte(frames, tmp_path):

@@ -1,15 +1,18 @@
 import dataclasses
+import functools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
+from scipy.optimize import minimize, minimize_scalar
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.theory import Problem, optimum
-from eqcollapse.theory.lowrank import _graphs, factors, graph_cost, low_rank_cost
-from eqcollapse.theory.optimum import DESCENTS_GO_LOWER
+from eqcollapse.theory.lowrank import FOUND, _deepened, _graphs, factors, graph_cost, low_rank_cost
+
+POINTS = Path(__file__).parent / "points"
 
 
 def problem(**changes):
@@ -113,8 +116,8 @@ def test_where_full_collapse_is_known_not_to_be_the_least():
 
     assert [status(K, 2) for K in (2, 10, 20)] == ["global"] * 3
     assert [status(2, L) for L in (3, 5)] == ["global"] * 2
-    assert [status(K, 3) for K in (3, 10, 15)] == ["stationary", "stationary", "beaten"]
-    assert [status(K, 4) for K in (3, 4, 10)] == ["stationary", "beaten", "beaten"]
+    assert [status(K, 3) for K in (3, 7, 8, 9, 15)] == ["stationary"] * 2 + ["beaten"] * 3
+    assert [status(K, L) for K in (3, 4, 10) for L in (4, 5, 9)] == ["beaten"] * 9
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_a_low_rank_point_may_outlive_full_collapse():
     assert [best.status for best in found] == sorted((best.status for best in found), key=ranks.get)
 
 
-@pytest.mark.parametrize(("K", "L"), [(4, 4), (6, 4), (10, 4), (9, 5)])
+@pytest.mark.parametrize(("K", "L"), [(6, 4), (10, 4), (9, 5)])
 def test_the_low_rank_point_is_there_and_costs_what_is_claimed(K, L):
     case = problem(num_classes=K, layers=L, activation="relu", per_class=1, lambda_features=0.02)
     best = optimum(case)
@@ -196,40 +199,59 @@ def test_errors_name_what_is_wrong(changes, words):
         problem(**changes)
 
 
-@pytest.mark.slow
-def test_three_relu_layers_go_below_full_collapse_from_eleven_classes_on():
-    """What `beaten` stands on where nothing is written down: a point below full collapse for K = 11, L = 3.
+@pytest.mark.parametrize(("K", "L"), FOUND)
+@pytest.mark.parametrize("more", [0, 1, 3])
+@pytest.mark.parametrize("level", [0.001, 0.004])
+def test_the_points_that_were_found_are_there_and_cost_what_is_claimed(K, L, more, level):
+    """H, W_1, ..., W_{L-1} from the file, maybe layers more that carry the features on, and a W_L that undoes them."""
+    *below, last = map(np.array, json.loads((POINTS / f"{K}-classes-{L}-layers.json").read_text()))
+    features = below[0]
+    for weight in [*below[1:], last]:
+        features = np.maximum(weight @ features, 0)
+    matrices = [*below, last, *[np.eye(K)] * more, np.linalg.inv(features)]
+    cost = _product_of_norms(matrices) ** (1 / len(matrices))
+    claimed = _deepened(FOUND[K, L], K, L, L + more)
+    assert claimed - 1e-3 < cost <= claimed < K
+    assert low_rank_cost(K, L + more) <= claimed
+    sizes = {"num_classes": K, "dim": K, "layers": L + more, "activation": "relu", "per_class": 1}
+    case = problem(**sizes, lambda_features=level, lambda_weights=(level,) * (L + more))
+    lowest = minimize_scalar(lambda output: _loss(case, matrices, output), bounds=(0.5, 1.0), method="bounded").fun
+    best = optimum(case)
+    assert best.status == "beaten"
+    assert lowest < best.loss
+    if low_rank_cost(K, L + more) == claimed:
+        assert lowest == pytest.approx(best.lower, rel=1e-3)
+        assert lowest <= best.lower
 
-    Its factors, with W_3 replaced so that the output is the identity, have norms whose geometric mean is below K: it is
-    lower whatever the lambdas, and more classes of cost 1 each can be put beside it.
-    """
-    K, d = DESCENTS_GO_LOWER, 17
-    case = problem(num_classes=K, dim=d, per_class=1, layers=3, activation="relu", lambda_features=0.003)
-    case = dataclasses.replace(case, lambda_weights=(0.003,) * 3)
-    shapes = [(d, K), (d, d), (d, d), (K, d)]
 
-    def unpack(x):
-        return [part.reshape(s) for part, s in zip(np.split(x, np.cumsum([d * K, d * d, d * d])), shapes, strict=True)]
+@pytest.mark.parametrize("loss", ["mse", "ce"])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_the_closed_form_is_the_loss_of_full_collapse(loss, layers):
+    """Of factors that share out the output's singular values as the lambdas ask, by the objective itself."""
+    K, n, d, level = 4, 3, 6, 0.004
+    case = problem(num_classes=K, per_class=n, dim=d, layers=layers, loss=loss)
+    case = dataclasses.replace(
+        case, lambda_weights=tuple(level * (1 + x) for x in range(layers)), lambda_features=level / 2
+    )
+    best = optimum(case)
+    assert best.singular_value > 0.5
+    basis = np.eye(K) if loss == "mse" else np.linalg.svd(np.eye(K) - 1 / K)[0][:, : K - 1]
+    factors = [np.eye(d)[:, : best.rank] @ basis.T]  # one column a class
+    factors += [np.diag([1.0] * best.rank + [0.0] * (d - best.rank))] * (layers - 1)
+    factors += [basis @ np.eye(best.rank, d)]
+    costs = [n * case.lambda_features, *case.lambda_weights]  # of a squared singular value of each
+    level = (best.singular_value**2 * math.prod(costs)) ** (1 / (layers + 1))
+    H, *weights = [factor * math.sqrt(level / cost) for factor, cost in zip(factors, costs, strict=True)]
+    logits = np.repeat(functools.reduce(lambda below, weight: weight @ below, weights, H), n, 1)
+    targets = np.repeat(np.eye(K), n, 1)
+    if loss == "mse":
+        fit = ((logits - targets) ** 2).sum() / (2 * K * n)
+    else:
+        fit = (np.log(np.exp(logits).sum(0)) - (logits * targets).sum(0)).mean()
+    penalties = [cost / 2 * (m**2).sum() for cost, m in zip(costs, [H, *weights], strict=True)]
+    assert fit + sum(penalties) == pytest.approx(best.loss, rel=1e-12)
 
-    def objective(x):
-        H, V, W, U = unpack(x)
-        A = np.maximum(V @ H, 0)
-        B = np.maximum(W @ A, 0)
-        error = (U @ B - np.eye(K)) / K
-        to_B = (U.T @ error) * (B > 0)
-        to_A = (W.T @ to_B) * (A > 0)
-        slopes = [V.T @ to_A, to_A @ H.T, to_B @ A.T, error @ B.T]
-        return K / 2 * (error**2).sum() + 0.0015 * x @ x, np.concatenate([s.ravel() for s in slopes]) + 0.003 * x
 
-    # The descents end in many places, and where one ends hangs on the last digits: the lowest of some is what counts.
-    def descent(seed):
-        rng = np.random.default_rng(seed)
-        start = np.concatenate([0.3 * rng.standard_normal(a * b) / np.sqrt(d / 4) for a, b in shapes])
-        return minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 6000})
-
-    with threadpool_limits(1):  # small matrices: more threads take ten times as long
-        end = min((descent(seed) for seed in range(20)), key=lambda each: each.fun)
-    assert end.fun < 0.985 * optimum(case).loss
-    H, V, W, _ = unpack(end.x)
-    B = np.maximum(W @ np.maximum(V @ H, 0), 0)
-    assert _product_of_norms([H, V, W, np.linalg.pinv(B)]) ** (1 / 4) < K
+def test_what_is_not_proved_is_not_called_global():
+    for changes in ({"loss": "ce", "layers": 2}, {"bias": "regularised", "lambda_bias": 0.1, "layers": 2}):
+        assert optimum(problem(**changes)).status == "stationary"

@@ -1,6 +1,8 @@
 import csv
 
 import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from eqcollapse.errors import EqcollapseError
 from eqcollapse.theory.stage import experiment
@@ -58,6 +60,41 @@ def test_ufm_has_a_row_a_run_and_logged_iteration(tmp_path):
     assert {"nc1_1", "nc2_2", "nc3_2", "rank_2"} <= set(last)
     assert float(last["gap"]) == float(last["loss"]) - float(last["optimum"])
     assert last["lower"] == ""
+
+
+def test_a_scale_multiplies_every_lambda(tmp_path):
+    spec = UFM | {"bias": "regularised", "lambda_bias": 0.04, "lambda_features": 0.02, "lambda_weights": [0.01, 0.03]}
+    lambdas = {"lambda_bias": 0.08, "lambda_features": 0.04, "lambda_weights": [0.02, 0.06], "lambda_scales": [1.0]}
+    experiment(spec, tmp_path / "scaled@a.csv")
+    experiment(spec | lambdas, tmp_path / "as-they-are@a.csv")
+    scaled = [row for row in rows(tmp_path / "scaled@a.csv") if row["lambda_scale"] == "2.0"]
+    plain = rows(tmp_path / "as-they-are@a.csv")
+    assert len(scaled) == len(plain) > 0
+    for one, other in zip(scaled, plain, strict=True):
+        for quantity in ("loss", "optimum", "nc1_1", "nc2_2"):
+            assert float(one[quantity]) == pytest.approx(float(other[quantity]), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", [UFM, PEELED])
+def test_it_keeps_to_one_thread_and_gives_back_the_others(spec, tmp_path):
+    """Of torch, and of what multiplies matrices for NumPy."""
+    found = []
+
+    def look(line):
+        found.append(
+            (torch.get_num_threads(), *(x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"))
+        )
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2):
+            experiment(spec, tmp_path / "x@a.csv", progress=look)
+            assert {count for counts in found for count in counts} == {1}
+            look("afterwards")
+            assert set(found[-1]) == {2}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_layer_peeled_has_a_row_a_run(tmp_path):
