@@ -82,9 +82,12 @@ def maps(pid: int) -> bytes:
 
 @full_only
 def test_ctrl_c_at_snakemake(undisturbed, fresh):
-    """What a terminal sends, to all of the group; the run says how to go on, and does."""
-    process = fresh.start("snakemake", "--cores", "2")
-    wait_for("a job", lambda: [pid for pid in descendants(process.pid) if b"eqcollapse\0" in command(pid)])
+    """What a terminal sends, to all of the group; the run says how to go on, and does.
+
+    To a job that loads torch: in the first hundredths of a second Python itself would answer, with its traceback.
+    """
+    process = fresh.start("snakemake", "--cores", "2", "train")
+    wait_for("a job", lambda: [pid for pid in descendants(process.pid) if _loads_torch(pid)])
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) != 0
     said = fresh.said
@@ -93,6 +96,10 @@ def test_ctrl_c_at_snakemake(undisturbed, fresh):
     wait_for("the end of its jobs", lambda: not [pid for pid in everything() if str(fresh.folder) in where(pid)])
     fresh.snakemake()
     assert fresh.files() == undisturbed.files()
+
+
+def _loads_torch(pid: int) -> bool:
+    return b"eqcollapse\0train" in command(pid) and b"libtorch" in maps(pid)
 
 
 def command(pid: int) -> bytes:
