@@ -59,8 +59,8 @@ def nc1(means: Tensor, deviations: Tensor, num_samples: int) -> Tensor:
     scale = torch.linalg.matrix_norm(means)[:, None]
     values = torch.where(values > ROUNDING * scale, values, torch.inf)
     traces = ((left.mT @ deviations) / values[:, :, None]).square().sum((1, 2)) / num_samples
-    found = values[:, :1].isfinite() & (scale > VANISHED)
-    return torch.where(found[:, 0], traces, torch.nan)
+    found = values[:, 0].isfinite() & (scale[:, 0] > VANISHED)
+    return torch.where(found, traces, torch.nan)
 
 
 def centred(means: Tensor) -> Tensor:
@@ -105,8 +105,4 @@ def _product(weights: Sequence[Tensor]) -> Tensor:
 
 def _unit(matrix: Tensor) -> Tensor:
     norm = torch.linalg.matrix_norm(matrix)[:, None, None]
-    return matrix / _nan_if_vanished(norm, norm)
-
-
-def _nan_if_vanished(size: Tensor, values: Tensor) -> Tensor:
-    return torch.where(size > VANISHED, values, torch.nan)
+    return matrix / torch.where(norm > VANISHED, norm, torch.nan)

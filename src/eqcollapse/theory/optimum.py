@@ -127,14 +127,10 @@ def _cross_entropy(problem: Problem) -> tuple[float, float, int, float, float]:
 def _standing(problem: Problem, loss: float, s: float) -> tuple[str, float | None, str]:
     """Return status, lower and reason of a value that has a closed form."""
     K, L = problem.num_classes, problem.layers
-    if problem.loss == "ce" and L == 1:
-        return "global", None, "one layer with cross-entropy: Zhu et al. (2021), theorem 3.1"
-    if problem.loss == "ce" and L > 1:
-        return (
-            "stationary",
-            None,
-            "deep cross-entropy models can have lower low-rank points (Garrod & Keating 2025)",
-        )
+    if problem.loss == "ce":
+        if L == 1:
+            return "global", None, "one layer with cross-entropy: Zhu et al. (2021), theorem 3.1"
+        return "stationary", None, "deep cross-entropy models can have lower low-rank points (Garrod & Keating 2025)"
     if problem.bias == "regularised" and L > 1:
         return "stationary", None, "proved for one layer (convex in the output); deeper ones by descent only"
     if problem.is_linear:

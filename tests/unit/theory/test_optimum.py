@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.linalg import block_diag
 from scipy.optimize import minimize, minimize_scalar
 
 from eqcollapse.errors import EqcollapseError
@@ -203,12 +204,9 @@ def test_errors_name_what_is_wrong(changes, words):
 @pytest.mark.parametrize("more", [0, 1, 3])
 @pytest.mark.parametrize("level", [0.001, 0.004])
 def test_the_points_that_were_found_are_there_and_cost_what_is_claimed(K, L, more, level):
-    """H, W_1, ..., W_{L-1} from the file, maybe layers more that carry the features on, and a W_L that undoes them."""
-    *below, last = map(np.array, json.loads((POINTS / f"{K}-classes-{L}-layers.json").read_text()))
-    features = below[0]
-    for weight in [*below[1:], last]:
-        features = np.maximum(weight @ features, 0)
-    matrices = [*below, last, *[np.eye(K)] * more, np.linalg.inv(features)]
+    """As they are, and with layers more that carry the features on."""
+    *below, last = found_point(K, L)
+    matrices = [*below, *[np.eye(K)] * more, last]
     cost = _product_of_norms(matrices) ** (1 / len(matrices))
     claimed = _deepened(FOUND[K, L], K, L, L + more)
     assert claimed - 1e-3 < cost <= claimed < K
@@ -222,6 +220,31 @@ def test_the_points_that_were_found_are_there_and_cost_what_is_claimed(K, L, mor
     if low_rank_cost(K, L + more) == claimed:
         assert lowest == pytest.approx(best.lower, rel=1e-3)
         assert lowest <= best.lower
+
+
+def found_point(K, L):
+    """H, W_1, ..., W_{L-1} from its file, and the W_L that undoes them."""
+    matrices = list(map(np.array, json.loads((POINTS / f"{K}-classes-{L}-layers.json").read_text())))
+    features = matrices[0]
+    for weight in matrices[1:]:
+        features = np.maximum(weight @ features, 0)
+    return [*matrices, np.linalg.inv(features)]
+
+
+@pytest.mark.parametrize(("K", "L"), [(4, 4), (9, 3)])
+def test_a_class_beside_a_point_adds_its_cost(K, L):
+    """As a block of its own, of ones; (4, 4) has a graph as well, which costs a little more."""
+    point = found_point(K - 1, L)
+    cost = _product_of_norms(point) ** (1 / len(point))
+    blocks = [block_diag(matrix * math.sqrt(cost / (matrix**2).sum()), [[1.0]]) for matrix in point]
+    assert _product_of_norms(blocks) ** (1 / len(blocks)) == pytest.approx(cost + 1, rel=1e-12)
+    features = blocks[0]
+    for weight in blocks[1:-1]:
+        features = np.maximum(weight @ features, 0)
+    np.testing.assert_allclose(blocks[-1] @ features, np.eye(K), atol=1e-9)
+    assert low_rank_cost(K, L) - 1e-3 < cost + 1 <= low_rank_cost(K, L) < K
+    if K == 4:
+        assert all(low_rank_cost(K, L) < graph_cost(edges, L) < K for edges in _graphs(K))
 
 
 @pytest.mark.parametrize("loss", ["mse", "ce"])
