@@ -12,7 +12,7 @@ sys.dont_write_bytecode = True
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
-from eqcollapse.planning import look_at, plan
+from eqcollapse.pipeline.plan import look_at, plan
 
 look_at("params.yaml")
 

@@ -30,8 +30,8 @@ from tqdm import tqdm
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import build
 from eqcollapse.training import backends
-from eqcollapse.training.loop import Cell, descend
 from eqcollapse.training.snapshots import measure
+from eqcollapse.training.trainer import Cell, descend
 
 CLASSES, SIDE = 10, 32
 MEAN, STD = (0.5,) * 3, (0.25,) * 3

@@ -181,8 +181,8 @@ def settings(change: dict, stage: str, fixed: str | None = None) -> Callable:
 
 
 def planned(folder: Path, stage: str) -> str:
-    from eqcollapse.params import load
-    from eqcollapse.study import Study
+    from eqcollapse.study.grid import Study
+    from eqcollapse.study.params import load
 
     return next(job.path for job in Study(load(folder / "params.yaml")) if job.stage == stage)
 

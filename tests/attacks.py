@@ -75,13 +75,13 @@ ATTACKS = [
     Attack("a seed asked for afterwards", "stale", settings(
         {"experiments": {"a": {"seeds": [0, 1]}}}, "table", "results/tables/a-table-1.csv"), TABLE),
     Attack("a model no longer asked for", "superseded", settings_without_deq, None),
-    Attack("training code changed", "code", source("src/eqcollapse/training/loop.py")),
+    Attack("training code changed", "code", source("src/eqcollapse/training/trainer.py")),
     Attack("report code changed", "code", source("src/eqcollapse/report/figures.py")),
-    Attack("metrics code changed", "code", source("src/eqcollapse/measurement.py")),
+    Attack("metrics code changed", "code", source("src/eqcollapse/report/metrics.py")),
     Attack("data code changed", "code", source("src/eqcollapse/data/images.py")),
     Attack("the command line's code changed", "code", source("src/eqcollapse/__main__.py")),
     Attack("the code that writes records changed", "code", source("src/eqcollapse/provenance/records.py")),
-    Attack("the code that files are written by changed", "code", source("src/eqcollapse/atomic.py")),
+    Attack("the code that files are written by changed", "code", source("src/eqcollapse/runtime/files.py")),
     Attack("the record of a run deleted", "missing", removed(f"{RUN}/model.safetensors", True)),
     Attack("the record of a split deleted", "missing", removed(SPLIT, True)),
     Attack("the record of a table deleted", "missing", removed(TABLE, True), TABLE),
@@ -151,7 +151,7 @@ ATTACKS = [
         substituted("dvc.yaml", "      - train\n", "")(folder, rng)][1]),
     Attack("a rule in another image", "code", substituted(
         "workflow/rules/train.smk", "    threads:", "    container: \"docker://other/image\"\n    threads:"), FIGURE),
-    Attack("the code that plans changed", "code", source("src/eqcollapse/study.py")),
+    Attack("the code that plans changed", "code", source("src/eqcollapse/study/grid.py")),
     Attack("a module that every job imports", "code", lambda folder, rng: [
         (folder / "src/sitecustomize.py").write_text("NEW = 1\n"), "src/sitecustomize.py"][1]),
     Attack("blank lines at the end of a record", "record", replaced(SPLIT, lambda held: held + b"\n\n", True)),

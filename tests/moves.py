@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import Params, parse
-from eqcollapse.study import Study
-from eqcollapse.versioning import Stage
+from eqcollapse.provenance.dvc_stages import Stage
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.grid import Study
+from eqcollapse.study.params import Params, parse
 
 _DIGEST = re.compile(r"@[0-9a-f]{10}")
 TRIED = 5

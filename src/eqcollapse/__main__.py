@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eqcollapse.errors import EqcollapseError, machines_fault, printable
+from eqcollapse.runtime.errors import EqcollapseError, machines_fault, printable
 
 # The rest is imported where it is used: what takes a moment to load is then interrupted as any other work.
 
@@ -69,8 +69,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from eqcollapse import specs
-    from eqcollapse.study import ABOUT, STAGES
+    from eqcollapse.cli import spec
+    from eqcollapse.study.grid import ABOUT, STAGES
 
     parser = _Parser(prog="eqcollapse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_run_stage)
         command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
         command.add_argument("--code", help="the digest of the stage's code when the job was planned")
-        command.add_argument("--spec", required=True, type=specs.from_json, help="the resolved settings, as JSON")
+        command.add_argument("--spec", required=True, type=spec.from_json, help="the resolved settings, as JSON")
         command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
         command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
     commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
@@ -105,32 +105,33 @@ def _add_checks(commands: Any) -> None:
     attic.add_argument("--delete", action="store_true", help="delete what is listed")
     attic.set_defaults(run=_attic)
     commands.add_parser("metrics", help="measure collapse in features of your own", add_help=False)
-    from eqcollapse.provenance.cli import add_arguments
+    from eqcollapse.cli.audit import add_arguments
 
     add_arguments(commands)
 
 
 def _metrics(arguments: list[str]) -> int:
     """Run `metrics`, whose options come from a package that imports torch: no other command waits for that."""
-    from eqcollapse.collapse import cli
+    from eqcollapse.cli import metrics
 
     parser = _Parser(prog="eqcollapse metrics", description="Measure collapse in features of your own.")
-    cli.add_arguments(parser)
-    return cli.run(parser.parse_args(arguments))
+    metrics.add_arguments(parser)
+    return metrics.run(parser.parse_args(arguments))
 
 
 def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
-    from eqcollapse import specs, writing
+    from eqcollapse.cli import spec
     from eqcollapse.provenance.records import is_whole
-    from eqcollapse.study import record_path
+    from eqcollapse.runtime import locks
+    from eqcollapse.study.grid import record_path
 
     stage = options.command
-    specs.check(stage, options.spec)
+    spec.check(stage, options.spec)
     if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
         options.inputs = sys.stdin.read().splitlines()
-    specs.check_files(stage, options.inputs, options.outputs)
+    spec.check_files(stage, options.inputs, options.outputs)
     record = record_path(tuple(options.outputs))
-    with writing.alone(record) as waited:
+    with locks.alone(record) as waited:
         if waited and is_whole(record, options.digest, options.inputs, options.outputs):
             print("it has made all of it", file=sys.stderr)
         else:
@@ -139,8 +140,8 @@ def _run_stage(options: argparse.Namespace, arguments: list[str]) -> None:
 
 def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
     from eqcollapse.provenance.records import recorded, write_record
-    from eqcollapse.source import code_digest, runner_digest
-    from eqcollapse.study import STAGES
+    from eqcollapse.study.fingerprint import code_digest, runner_digest
+    from eqcollapse.study.grid import STAGES
 
     stage = options.command
     module = import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
@@ -173,8 +174,8 @@ def _places(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace, _: list[str]) -> None:
-    from eqcollapse.params import load
-    from eqcollapse.study import Study
+    from eqcollapse.study.grid import Study
+    from eqcollapse.study.params import load
 
     study = Study(load(*options.params))
     print(
@@ -184,18 +185,19 @@ def _check(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _confirm(options: argparse.Namespace, _: list[str]) -> None:
-    from eqcollapse import versioning
-    from eqcollapse.params import load
-    from eqcollapse.study import Study
+    from eqcollapse.pipeline.confirm import confirm
+    from eqcollapse.provenance import dvc_stages
+    from eqcollapse.study.grid import Study
+    from eqcollapse.study.params import load
 
-    stages = {stage.name: stage for stage in versioning.load()}
+    stages = {stage.name: stage for stage in dvc_stages.load()}
     if options.stage not in stages:
         raise EqcollapseError(f"{options.stage!r} is not a stage of dvc.yaml: {', '.join(stages)}")
-    versioning.confirm(Study(load()), stages[options.stage])
+    confirm(Study(load()), stages[options.stage])
 
 
 def _attic(options: argparse.Namespace, _: list[str]) -> None:
-    from eqcollapse import attic
+    from eqcollapse.pipeline import attic
 
     print(attic.report(options.names, older_than=options.older_than, delete=options.delete))
 

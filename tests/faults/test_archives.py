@@ -21,7 +21,7 @@ import zstandard
 from PIL import Image
 
 from eqcollapse.data import content_sha256, prepare, read_dataset
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 from hostile import bounded, draws, size, tree
 from projects import environment_here
 

@@ -8,9 +8,9 @@ import pytest
 
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.measurement import measure
-from eqcollapse.training.stage import train
+from eqcollapse.report.metrics import measure
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.training.job import train
 from hostile import size
 from projects import merged
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import load
-from eqcollapse.study import Study
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.grid import Study
+from eqcollapse.study.params import load
 from hostile import bounded, draws, size, tree
 from projects import ROOT, Project, cloned
 

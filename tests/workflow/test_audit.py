@@ -141,7 +141,7 @@ def test_a_shallow_clone_says_what_it_cannot_check(versioned, tmp_path):
     """The runner has changed since: its code then is that of a commit which is not here, and nothing is stale."""
     folder = tmp_path / "later"
     shutil.copytree(versioned.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".snakemake", "cache"))
-    source = folder / "src/eqcollapse/atomic.py"
+    source = folder / "src/eqcollapse/runtime/files.py"
     source.write_text(source.read_text() + "\nNEW = 1\n")
     Project(folder).run(*GIT, "commit", "-q", "-a", "-m", "atomic")
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{folder}", tmp_path / "clone"], check=True)

@@ -7,8 +7,8 @@ import os
 import pytest
 import yaml
 
-from eqcollapse.params import parse
-from eqcollapse.study import COLLAPSE, Study
+from eqcollapse.study.grid import COLLAPSE, Study
+from eqcollapse.study.params import parse
 from projects import Project, children_seconds
 
 pytestmark = pytest.mark.workflow

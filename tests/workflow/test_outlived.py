@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from eqcollapse.running import _started
+from eqcollapse.pipeline.folder_lock import _started
 from hostile import jobs
 from projects import Project, ran
 from sites import wait_for

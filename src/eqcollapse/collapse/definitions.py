@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse import frames, geometry
-from eqcollapse.collapse.needs import (
+from eqcollapse.collapse.requirements import (
     BETWEEN,
     DECISIONS,
     DUAL,

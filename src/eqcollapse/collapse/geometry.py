@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse.frames import structure_error
-from eqcollapse.collapse.passes import EPSILON
+from eqcollapse.collapse.streaming import EPSILON
 from eqcollapse.collapse.variability import ROUNDING
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from eqcollapse.collapse import geometry
 from eqcollapse.collapse.definitions import ACROSS, GROUP, WHOLE, Across
 from eqcollapse.collapse.moments import Moments
-from eqcollapse.collapse.needs import NEEDS, Metric, missing
 from eqcollapse.collapse.presets import PRESETS, Preset
+from eqcollapse.collapse.requirements import NEEDS, Metric, missing
 from eqcollapse.collapse.view import Options, View
 
 GROUPS = ("majority", "minority")

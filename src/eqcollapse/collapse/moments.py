@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqcollapse.collapse.gathering import Gathering
-from eqcollapse.collapse.passes import FirstPass, Projection, SecondPass
-from eqcollapse.collapse.stored import passes_of, tensors_of
+from eqcollapse.collapse.serialization import passes_of, tensors_of
+from eqcollapse.collapse.streaming import FirstPass, Projection, SecondPass
 
 P, R = ParamSpec("P"), TypeVar("R")
 

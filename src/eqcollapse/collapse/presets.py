@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse import definitions, geometry
-from eqcollapse.collapse.needs import DECISIONS, DUAL, MEANS, SCATTER, WEIGHT, Metric
+from eqcollapse.collapse.requirements import DECISIONS, DUAL, MEANS, SCATTER, WEIGHT, Metric
 from eqcollapse.collapse.view import Options, View
 
 COINCIDE = "class means or rows of the classifier coincide or are zero, or do not see each other"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqcollapse.collapse.passes import EPSILON
+from eqcollapse.collapse.streaming import EPSILON
 
 ROUNDING = 4.0
 """Singular values of the centred means below this many roundings of the means themselves are no

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse.moments import Moments, check_classifier
-from eqcollapse.collapse.passes import SecondPass, fingerprint
+from eqcollapse.collapse.streaming import SecondPass, fingerprint
 from eqcollapse.collapse.variability import (
     ROUNDING,
     Between,

@@ -5,9 +5,9 @@
 """
 
 from .checksums import content_sha256, tree_sha256
+from .job import SOURCES, prepare
 from .registry import CANONICAL
 from .splits import Split, read_split, write_split
-from .stage import SOURCES, prepare
 from .store import Dataset, read_dataset, read_labels, write_dataset
 
 __all__ = [

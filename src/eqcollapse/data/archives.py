@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 from .checksums import check_name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 from .archives import members
 from .checksums import file_digest, gunzip

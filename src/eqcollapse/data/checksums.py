@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 _CHUNK = 1 << 20
 # Backslashes, control characters, line separators, and the surrogates that stand for bytes that are no UTF-8.

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 from .checksums import check_name, file_digest, gunzip
 from .registry import RemoteFile

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eqcollapse.atomic import write_text
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.files import write_text
 
 from .store import read_labels
 

@@ -8,8 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from eqcollapse.atomic import replacing
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.files import replacing
 
 # safetensors writes several metadata keys in an order that changes from run to run: one key holds them all.
 _METADATA_KEY = "eqcollapse.dataset"

@@ -20,7 +20,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 from .registry import RemoteFile
 

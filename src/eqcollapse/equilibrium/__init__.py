@@ -15,14 +15,14 @@
 >>> ConvergencePolicy(share=0.99, action="stop").apply(equilibrium, summary)
 """
 
-from .config import SolverConfig
-from .contraction import Contraction, conv_norm_bound, matrix_norm_bound
-from .diagnostics import jacobian_regularisation, nan_origin, spectral_radius
 from .exceptions import ConfigError, DoubleBackwardError, EquilibriumError, LayerError, NotConverged
+from .jacobian import jacobian_regularisation, nan_origin, spectral_radius
 from .layers import ContractiveConv, LinearEquilibrium, ResidualConv
+from .lipschitz import Contraction, conv_norm_bound, matrix_norm_bound
 from .module import Equilibrium
 from .policy import ConvergencePolicy
-from .solving import Solution, solve
+from .solve import Solution, solve
+from .solver_config import SolverConfig
 from .statistics import Statistics
 
 __all__ = [

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .config import SolverConfig
 from .exceptions import DoubleBackwardError
-from .solving import Map, Solution, fixed_point
+from .solve import Map, Solution, fixed_point
+from .solver_config import SolverConfig
 from .workspace import Workspace
 
 Observer = Callable[[Solution], None]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .contraction import Contraction, conv_norm_bound, matrix_norm_bound
-from .diagnostics import normalised, random_like
 from .exceptions import ConfigError
+from .jacobian import normalised, random_like
+from .lipschitz import Contraction, conv_norm_bound, matrix_norm_bound
 
 MEASURING_STEPS = 100
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .config import SolverConfig
-from .diagnostics import NanWatch, spectral_radius
 from .exceptions import ConfigError
 from .implicit import attach_implicit, attach_one_step, unroll
+from .jacobian import NanWatch, spectral_radius
 from .replay import OneFunction, refuse_dropout, refuse_running_statistics
-from .solving import Map, Solution, fixed_point
+from .solve import Map, Solution, fixed_point
+from .solver_config import SolverConfig
 from .statistics import Statistics
 from .workspace import Workspace
 

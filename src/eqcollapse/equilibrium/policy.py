@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .exceptions import ConfigError, NotConverged
-from .methods import METHODS
 from .module import Equilibrium
+from .solver_config import METHODS
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .exceptions import LayerError
-from .solving import Map
+from .solve import Map
 
 Stamp = tuple[int, int | Tensor]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .solving import Solution
+from .solve import Solution
 
 
 class Meter:

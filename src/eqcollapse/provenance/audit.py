@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import parse
 from eqcollapse.provenance import dvclock
 from eqcollapse.provenance.checks import check_jobs, check_strangers
 from eqcollapse.provenance.code import check_code
@@ -20,8 +18,10 @@ from eqcollapse.provenance.hashing import Content, contents, walk
 from eqcollapse.provenance.images import check_image
 from eqcollapse.provenance.reading import Record, attic_records, is_record, read
 from eqcollapse.provenance.staleness import Cause, Relatives
-from eqcollapse.source import code_digest
-from eqcollapse.study import STAGES, Job, Study
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.fingerprint import code_digest
+from eqcollapse.study.grid import STAGES, Job, Study
+from eqcollapse.study.params import parse
 
 ROOTS = ("resources", "results")
 PAGE, MACHINE = "results/audit.md", "results/audit.json"

@@ -8,7 +8,7 @@ from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.hashing import Content
 from eqcollapse.provenance.reading import Record, is_record
 from eqcollapse.provenance.staleness import Cause, Relatives, differences
-from eqcollapse.study import Job
+from eqcollapse.study.grid import Job
 
 REDO = "run snakemake"
 REMAKE = "remove it and run snakemake"

@@ -7,8 +7,8 @@ from pathlib import Path
 from eqcollapse.provenance.commits import Sources, at_head, head, sources
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
-from eqcollapse.source import ROOT, code_digest, files, runner_digest, runner_files
-from eqcollapse.study import STAGES, Job
+from eqcollapse.study.fingerprint import ROOT, code_digest, files, runner_digest, runner_files
+from eqcollapse.study.grid import STAGES, Job
 
 COMMIT = "commit it"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eqcollapse.source import PACKAGE, ROOT
+from eqcollapse.study.fingerprint import PACKAGE, ROOT
 
 SOURCE = f"src/{PACKAGE}"
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.provenance.findings import Finding
 from eqcollapse.provenance.reading import Record
 from eqcollapse.provenance.records import environment
-from eqcollapse.study import STAGES, Job
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.grid import STAGES, Job
 
 AGAIN = ("table", "claims", "page")
 """The stages that are made again, besides splits."""

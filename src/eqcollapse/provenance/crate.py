@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import parse
 from eqcollapse.provenance.commits import date, head
 from eqcollapse.provenance.reading import Record, read_sound
-from eqcollapse.source import ROOT, files
-from eqcollapse.study import ABOUT, STAGES, Job, Study
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.fingerprint import ROOT, files
+from eqcollapse.study.grid import ABOUT, STAGES, Job, Study
+from eqcollapse.study.params import parse
 
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 PROFILES = {

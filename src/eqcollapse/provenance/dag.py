@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
 from eqcollapse.provenance.records import recorded
+from eqcollapse.runtime.errors import EqcollapseError
 
 PATIENCE = 600
 _BLOCK = re.compile(r"\n\n(?=\[\w{3} \w{3} [ \d]\d \d\d:)")

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from eqcollapse import versioning
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.provenance import dvc_stages
 from eqcollapse.provenance.commits import at_head
 from eqcollapse.provenance.findings import Finding
 from eqcollapse.provenance.hashing import Content, content, walk
-from eqcollapse.study import Study
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.grid import Study
 
 LOCK, STAGES = "dvc.lock", "dvc.yaml"
 SCHEMA = "2.0"
@@ -56,12 +56,12 @@ def check(found: Mapping[str, Content], config: Mapping[str, Any]) -> tuple[list
 def check_stages(study: Study) -> list[Finding]:
     """Check that dvc.yaml has every output of `study` under one stage's outs, and every input under its deps.
 
-    That its params are right takes moving every key of params.yaml, which tests/unit/test_versioning.py does.
+    That its params are right takes moving every key of params.yaml, which tests/unit/pipeline/test_dvc_stages.py does.
     """
     if not Path(STAGES).exists():
         return []
     try:
-        faults = versioning.faults(study, versioning.load(STAGES), {})
+        faults = dvc_stages.faults(study, dvc_stages.load(STAGES), {})
     except EqcollapseError as error:
         faults = [str(error)]
     return [Finding("dvc", STAGES, "the files of the jobs that it runs", fault.removeprefix("dvc.yaml: "),
@@ -71,7 +71,7 @@ def check_stages(study: Study) -> list[Finding]:
 def outs() -> set[str]:
     """Return the outs of all stages of dvc.yaml; none where it is not there, or no such file."""
     try:
-        return {out for stage in versioning.load(STAGES) for out in stage.outs}
+        return {out for stage in dvc_stages.load(STAGES) for out in stage.outs}
     except EqcollapseError:
         return set()
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import Params, parse
 from eqcollapse.provenance.audit import ROOTS
 from eqcollapse.provenance.commits import Sources, at_head, head, log, sources
 from eqcollapse.provenance.hashing import content
 from eqcollapse.provenance.reading import Record, is_record, read, record_paths, undigested
 from eqcollapse.provenance.staleness import differences
-from eqcollapse.source import code_digest
-from eqcollapse.study import STAGES, Study, snapshot_epochs
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.fingerprint import code_digest
+from eqcollapse.study.grid import STAGES, Study, snapshot_epochs
+from eqcollapse.study.params import Params, parse
 
 LONGEST = 100_000
 """Characters of a command line that any Linux takes."""

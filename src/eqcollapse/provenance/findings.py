@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from eqcollapse.study import Job
+from eqcollapse.study.grid import Job
 
 KINDS = {
     "altered": "a file is not as its record says",

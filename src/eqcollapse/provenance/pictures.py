@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from eqcollapse.provenance.findings import Lineage
-from eqcollapse.study import Job
+from eqcollapse.study.grid import Job
 
 COLOURS = {
     "fresh": "#d5eadf",

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.provenance.records import seal, written
+from eqcollapse.runtime.errors import EqcollapseError
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SUFFIX = "provenance.json"

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eqcollapse.atomic import write_text
+from eqcollapse.runtime.files import write_text
 
 FORMAT = "eqcollapse-provenance/2"
 TENSOR_STAGES = ("train", "theory", "collapse")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eqcollapse.provenance.reading import Record, undigested
-from eqcollapse.study import Job
+from eqcollapse.study.grid import Job
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eqcollapse.atomic import write_text
 from eqcollapse.report import networkclaims, theoryclaims
 from eqcollapse.report.criteria import UNDECIDED, Criterion, combined
 from eqcollapse.report.results import CONVERGED, read
+from eqcollapse.runtime.files import write_text
 
 ABOUT = """# What the papers claim, and what this study says of it
 

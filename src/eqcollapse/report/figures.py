@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.report import curves, features, solver, stages, theory
 from eqcollapse.report.style import save
+from eqcollapse.runtime.errors import EqcollapseError
 
 
 def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:

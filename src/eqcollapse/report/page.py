@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eqcollapse.atomic import write_text
 from eqcollapse.report.captions import caption
 from eqcollapse.report.results import converged, last_epoch, model_name, read, unconverged
+from eqcollapse.runtime.files import write_text
 
 STYLE = """
 :root { color-scheme: light; }

@@ -4,9 +4,9 @@ import math
 
 import pandas as pd
 
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.report.intervals import mean_and_interval, with_interval
 from eqcollapse.report.results import chosen, last_epoch, read
+from eqcollapse.runtime.errors import EqcollapseError
 
 SCORE = "validation_accuracy"
 

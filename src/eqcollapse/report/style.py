@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from eqcollapse.atomic import replacing
+from eqcollapse.runtime.files import replacing
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; lightness and line style tell them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from eqcollapse.atomic import write_text
-from eqcollapse.errors import EqcollapseError
 from eqcollapse.report import accuracy, selection, theory
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.files import write_text
 
 
 def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:

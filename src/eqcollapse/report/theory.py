@@ -65,8 +65,8 @@ def low_rank(runs: pd.DataFrame, *, width: float) -> Figure:
     """Draw deep ReLU runs that end below full collapse: their loss, and the rank of the class means of the lowest.
 
     Left, from iteration 100 on: a line a seed, the one that ends lowest thick; full collapse and, where there is one,
-    the low-rank point that is written down (eqcollapse.theory.lowrank) as horizontal lines. Right: the lowest run, a
-    line a layer. A row of axes for each of several lambda_scales.
+    the low-rank point that is written down (eqcollapse.theory.ufm.lowrank) as horizontal lines. Right: the lowest run,
+    a line a layer. A row of axes for each of several lambda_scales.
     """
     since = min(100, runs.iteration.max())
     scales = dict(list(runs[runs.iteration >= since].groupby("lambda_scale")))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.utils.deterministic
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 
 def prepare(device: str, threads: int, deterministic: bool) -> torch.device:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from eqcollapse.atomic import write_bytes
+from eqcollapse.runtime.files import write_bytes
 
 _SIZE = hashlib.sha256().digest_size
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
-from eqcollapse.training.loop import Cell, solver_share
+from eqcollapse.training.trainer import Cell, solver_share
 
 LAYER = "features"
 """The probed layer that W reads."""

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.collapse.accumulate import add_class_scatter, add_class_scatter_dense, one_hot
-from eqcollapse.collapse.passes import FirstPass, Projection, SecondPass
+from eqcollapse.collapse.streaming import FirstPass, Projection, SecondPass
 
 
 class TransfersToHost(TorchDispatchMode):

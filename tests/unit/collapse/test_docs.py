@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eqcollapse.cli.metrics import add_arguments, run
 from eqcollapse.collapse import COLUMNS, PRESETS
-from eqcollapse.collapse.cli import add_arguments, run
 from eqcollapse.collapse.definitions import ACROSS, GROUP, WHOLE
 from eqcollapse.collapse.metrics import CLASS
 from eqcollapse.collapse.view import CHOICES

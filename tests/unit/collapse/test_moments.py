@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from eqcollapse.collapse import Moments, collapse_metrics, gathering
-from eqcollapse.collapse.passes import FirstPass, SecondPass
+from eqcollapse.collapse.streaming import FirstPass, SecondPass
 
 K, D = 5, 7
 COMPARED = (

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from eqcollapse.data.archives import Limits, members
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 SUFFIXES = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip"]
 

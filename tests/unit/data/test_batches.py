@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import functional
 
 from eqcollapse.data.batches import Batches, batch_bounds, channel_statistics
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 PLAIN = {"crop": 0, "flip": False}
 

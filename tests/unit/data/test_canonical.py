@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from eqcollapse.data import CANONICAL, prepare, read_dataset
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from answers import CONTENT, GIVEN_UP, OTHER, RECOVERED, drops_after, fails, good
 from eqcollapse.data.download import Patience, fetch
 from eqcollapse.data.registry import RemoteFile
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 QUICK = Patience(connect=2, read=0.2, head=0.4, window=0.15, min_rate=100_000, retries=2, gain=100_000, backoff=0.01)
 

@@ -11,7 +11,7 @@ from eqcollapse.data import content_sha256, read_dataset
 from eqcollapse.data.archives import members
 from eqcollapse.data.imagefolder import find_place
 from eqcollapse.data.images import decode
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 CLASSES = ("ant", "dog")
 

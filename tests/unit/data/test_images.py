@@ -9,7 +9,7 @@ from PIL import Image
 
 from eqcollapse.data import images
 from eqcollapse.data.images import decode, resize_all, stack
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 

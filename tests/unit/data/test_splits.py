@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eqcollapse.data import Dataset, read_split, write_dataset, write_split
 from eqcollapse.data.splits import split_csv
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 
 def spec_of(split="balanced", **changes):

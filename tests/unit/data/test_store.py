@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from eqcollapse.data import Dataset, read_dataset, read_labels, write_dataset
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from eqcollapse.equilibrium import (
     ResidualConv,
     SolverConfig,
 )
-from eqcollapse.equilibrium.methods import METHODS
+from eqcollapse.equilibrium.solvers import SOLVERS
 
 EXACT = SolverConfig(tol=1e-13, max_iter=300, ridge=1e-12)
 
@@ -55,7 +55,7 @@ def gradients(loss: Tensor, *leaves: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, leaves)])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 def test_gradcheck_inputs_and_parameters(method):
     """The cotangents of gradcheck are one-hot: all but one row of each is zero."""
     layer = Tanh(4).double()
@@ -84,7 +84,7 @@ def test_gradcheck_of_the_convolution_layers(build):
     assert gradcheck(function, (x, *layer.parameters()), fast_mode=True)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 def test_equals_long_unrolling(method):
     layer = Tanh().double()
     config = SolverConfig(method=method, tol=1e-13, max_iter=300, ridge=1e-12)
@@ -122,7 +122,7 @@ def test_unrolled_is_max_iter_plain_steps():
         torch.testing.assert_close(equilibrium.eval()(x), z.detach())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_linear_in_the_scale_of_the_loss(method, factor):
     layer = Tanh(32)
@@ -137,7 +137,7 @@ def test_linear_in_the_scale_of_the_loss(method, factor):
     torch.testing.assert_close(scaled / factor, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("factor", [1e-30, 1e-22, 1e25])
 def test_cotangents_whose_squares_leave_float32(method, factor):
     layer = Tanh(16)

@@ -10,7 +10,7 @@ from eqcollapse.provenance.audit import audit_jobs
 from eqcollapse.provenance.pictures import job_graph, stage_graph
 from eqcollapse.provenance.reading import read
 from eqcollapse.provenance.records import write_record
-from eqcollapse.study import Job, record_path
+from eqcollapse.study.grid import Job, record_path
 
 CODE = "c0de" * 16
 

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.params import parse
 from eqcollapse.report import tables
 from eqcollapse.report.selection import selection_table
-from eqcollapse.study import Study
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study.grid import Study
+from eqcollapse.study.params import parse
 
 SPEC = {
     "kind": "selection",

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory import Problem, minimise, optimum
-from eqcollapse.theory.descent import log_spaced
-from eqcollapse.theory.measure import nc1
 from eqcollapse.theory.samples import rotated
+from eqcollapse.theory.ufm.descent import log_spaced
+from eqcollapse.theory.ufm.measure import nc1
 
 
 def problem(lam=0.02, **changes):

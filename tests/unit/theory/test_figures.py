@@ -5,7 +5,7 @@ import pytest
 
 from eqcollapse.report import theory as report
 from eqcollapse.report.style import save
-from eqcollapse.theory.stage import experiment
+from eqcollapse.theory.job import experiment
 
 UFM = {
     "kind": "ufm",

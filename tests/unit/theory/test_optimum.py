@@ -9,9 +9,9 @@ import pytest
 from scipy.linalg import block_diag
 from scipy.optimize import minimize, minimize_scalar
 
-from eqcollapse.errors import EqcollapseError
+from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory import Problem, optimum
-from eqcollapse.theory.lowrank import FOUND, _deepened, _graphs, factors, graph_cost, low_rank_cost
+from eqcollapse.theory.ufm.lowrank import FOUND, _deepened, _graphs, factors, graph_cost, low_rank_cost
 
 POINTS = Path(__file__).parent / "points"
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eqcollapse.errors import EqcollapseError
-from eqcollapse.theory.peeled import MODELS, Cell, geometry, minimise_peeled
-from eqcollapse.theory.peeled_optimum import _loss, _Sizes, collapse_threshold, lower_bound, peeled_optimum
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.theory.layer_peeled.descent import MODELS, Cell, geometry, minimise_peeled
+from eqcollapse.theory.layer_peeled.optimum import _loss, _Sizes, collapse_threshold, lower_bound, peeled_optimum
 
 SIZES = {"num_classes": 10, "dim": 20, "bound_weight": 1.0, "bound_features": 1.0, "step": 0.5, "start": 0.3}
 

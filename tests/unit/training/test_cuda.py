@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 
 from eqcollapse.data.splits import read_split
 from eqcollapse.data.store import read_dataset
-from eqcollapse.training import backends, checkpoints, stage
-from eqcollapse.training.loop import descend, progress
-from eqcollapse.training.stage import train
+from eqcollapse.training import backends, checkpoints, job
+from eqcollapse.training.job import train
+from eqcollapse.training.trainer import descend, progress
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
 JOB = """
 import json, sys
 from pathlib import Path
-from eqcollapse.training.stage import train
+from eqcollapse.training.job import train
 spec, folder, *files = sys.argv[1:]
 train(json.loads(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=Path(folder, "checkpoint.pt"))
 """
@@ -80,10 +80,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(cell, files, tmp_path, monkeypa
         save(path, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage.checkpoints, "save", save_then_stop)
+    monkeypatch.setattr(job.checkpoints, "save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(cell, files, tmp_path / "stopped")
-    monkeypatch.setattr(stage.checkpoints, "save", save)
+    monkeypatch.setattr(job.checkpoints, "save", save)
     assert run(cell, files, tmp_path / "stopped") == whole
 
 
@@ -112,7 +112,7 @@ def test_no_step_waits_for_the_host(cell, files):
         cell["train"]["batch_size"] = batch_size
         device = backends.prepare("cuda", 1, deterministic=True)
         data = read_dataset(files[0]), read_dataset(files[1]), read_split(files[2])
-        trained = stage.new_cell(cell, *data, device)
+        trained = job.new_cell(cell, *data, device)
         descend(trained, progress(trained))  # buffers, kernels
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")

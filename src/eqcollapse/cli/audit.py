@@ -1,0 +1,100 @@
+"""The commands `audit`, `explain` and `crate`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study import yaml_file
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the three commands to the command line's subparsers."""
+    audit = commands.add_parser("audit", help="prove or refute that results/ is what params.yaml and the code give")
+    _add_settings(audit)
+    audit.add_argument(
+        "--no-snakemake", action="store_true", help="do not compare Snakemake's own job DAG (saves seconds)"
+    )
+    audit.add_argument("--json", metavar="FILE", help="write the machine's report here, too ('-': to standard output)")
+    audit.set_defaults(run=_audit)
+    explain = commands.add_parser("explain", help="show the chain behind one file, and the commands that rebuild it")
+    explain.add_argument("file", help="an output under results/ or resources/")
+    explain.add_argument("--commands", action="store_true", help="print the commands alone, as a shell script")
+    explain.set_defaults(run=_explain)
+    crate = commands.add_parser("crate", help="pack the run as a Workflow Run RO-Crate")
+    _add_settings(crate)
+    crate.add_argument("--output", default="eqcollapse-crate.zip", help="a .zip, or a folder that is not there yet")
+    crate.set_defaults(run=_crate)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--params", default="params.yaml", metavar="FILE", help="the study (params.yaml)")
+    command.add_argument("--configfile", action="append", default=[], metavar="FILE",
+                         help="settings laid over it, as snakemake --configfile does; may be repeated")  # fmt: skip
+    command.add_argument("--config", type=json.loads, default=None, metavar="JSON", help="the settings themselves")
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the options name, merged as Snakemake merges them."""
+    if options.config is not None:
+        return options.config
+    merged = _read(options.params)
+    for file in options.configfile:
+        merged = _laid_over(merged, _read(file))
+    return merged
+
+
+def _read(file: str) -> dict[str, Any]:
+    content = yaml_file.read(file)
+    if not isinstance(content, dict):
+        raise EqcollapseError(f"{file}: must be a mapping of sections")
+    return content
+
+
+def _laid_over(base: dict, change: dict) -> dict:
+    both = {
+        key: _laid_over(base[key], value)
+        for key, value in change.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **change, **both}
+
+
+def _audit(options: argparse.Namespace, _: list[str]) -> int:
+    from eqcollapse.provenance import page, pictures
+    from eqcollapse.provenance.audit import JOBS_PICTURE, MACHINE, PAGE, STAGES_PICTURE, audit
+    from eqcollapse.runtime.files import write_text
+
+    done = audit(_settings(options), name=options.params, snakemake=not options.no_snakemake)
+    report = done.report()
+    states = done.states()
+    write_text(STAGES_PICTURE, pictures.stage_graph(done.lineage, states))
+    write_text(JOBS_PICTURE, pictures.job_graph(done.lineage, states))
+    shown = {"Stages": "audit/stages.svg", "Jobs, and what is stale and why": "audit/jobs.svg"}
+    write_text(PAGE, page.page(report, shown))
+    write_text(MACHINE, page.machine(report))
+    if options.json == "-":
+        print(page.machine(report), end="")
+    elif options.json:
+        write_text(options.json, page.machine(report))
+    said = sys.stderr if options.json == "-" else sys.stdout
+    for finding in report.findings:
+        print(f"{finding.kind}: {finding.path}: expected {finding.expected}; found {finding.found}", file=said)
+    print(f"{page.summary(report)} See {PAGE}.", file=said)
+    return 0 if report.passed else 1
+
+
+def _explain(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.provenance.explain import Chain
+
+    chain = Chain(options.file)
+    print(chain.script() if options.commands else chain.tree())
+
+
+def _crate(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.provenance.crate import write_crate
+
+    write_crate(_settings(options), Path(options.output))
+    print(options.output)

@@ -1,0 +1,136 @@
+"""Questions about a layer at a state: is it contractive there, how to make it so, where does a NaN start."""
+
+import torch
+from torch import Tensor, nn
+
+from .solve import Map
+
+
+def spectral_radius(f: Map, z: Tensor, steps: int = 60, seed: int = 0) -> Tensor:
+    """Estimate the spectral radius of each sample's Jacobian df/dz at z.
+
+    By Gelfand's formula on J^T, as the geometric mean growth of ||(J^T)^k v|| over the second half of the
+    steps: a Rayleigh quotient would be wrong for complex pairs (it reads 0.49 for 0.9 times a rotation).
+
+    Args:
+        f: maps (B, ...) to (B, ...), sample by sample.
+        z: (B, ...).
+        steps: products with J^T.
+        seed: of the starting vectors.
+
+    Returns:
+        (B,). Below 1 where Picard iteration converges locally.
+    """
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        image = f(leaf)
+    v = random_like(z, seed)
+    growth = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+    for step in range(steps):
+        v, norm = normalised(v)
+        if step > steps // 2:
+            growth += norm.log()
+        (v,) = torch.autograd.grad(image, leaf, v.to(image.dtype), retain_graph=True)
+    growth += normalised(v)[1].log()
+    return (growth / (steps - steps // 2)).exp()
+
+
+def jacobian_regularisation(f: Map, z: Tensor, samples: int = 1, seed: int | None = None) -> Tensor:
+    """Hutchinson's estimate of the mean over samples of ||df/dz||_F^2 / dim (Bai et al. 2021, equation 8).
+
+    Add a multiple of it to the loss: it holds the Jacobian's size at z down, on average; it guarantees
+    nothing.
+
+    Args:
+        f: maps (B, ...) to (B, ...), sample by sample.
+        z: (B, ...), an equilibrium, taken as a constant.
+        samples: random vectors a sample.
+        seed: of the random vectors; without one torch's generator draws them.
+
+    Returns:
+        A scalar, differentiable in what f depends on.
+    """
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        image = f(leaf)
+        total = image.new_zeros(())
+        for index in range(samples):
+            v = random_like(image, None if seed is None else seed + index)
+            (product,) = torch.autograd.grad(image, leaf, v, create_graph=True)
+            total = total + product.square().sum()
+    return total / (samples * z.numel())
+
+
+def nan_origin(layer: nn.Module, z: Tensor, x: Tensor) -> str | None:
+    """Name the first module inside `layer` whose output is not finite in layer(z, x) though its inputs are.
+
+    Returns:
+        The module's dotted name, `"z"` or `"x"` where an input is not finite already, None where all is finite.
+        Where it is the layer's own arithmetic: the name of a parameter of the layer's own that is not finite,
+        or else `""`.
+    """
+    with NanWatch(layer) as watch, torch.no_grad():
+        if watch.finite(z, "z") and watch.finite(x, "x"):
+            watch.evaluate(lambda z: layer(z, x), z)
+    return watch.origin
+
+
+class NanWatch:
+    """While entered, keeps an eye on the outputs of a layer's modules; `origin` is as in `nan_origin`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self.origin: str | None = None
+
+    def __enter__(self) -> "NanWatch":
+        self._handles = [module.register_forward_hook(self._look(name)) for name, module in _inner(self._layer)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def evaluate(self, f: Map, z: Tensor) -> Tensor:
+        """Return f(z); what was not finite and no module's doing, is the state's or the layer's own."""
+        self.finite(z, "z")
+        image = f(z)
+        if self.origin is None and not _finite(image):
+            own = (name for name, value in self._layer.named_parameters(recurse=False) if not _finite(value))
+            self.origin = next(own, "")
+        return image
+
+    def finite(self, tensor: Tensor, name: str) -> bool:
+        """Say whether `tensor` is finite; if not, it is the origin unless there is one."""
+        finite = _finite(tensor)
+        if not finite and self.origin is None:
+            self.origin = name
+        return finite
+
+    def _look(self, name: str):
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+            if self.origin is None and not _finite(output) and all(_finite(value) for value in inputs):
+                self.origin = name
+
+        return hook
+
+
+def _inner(layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in layer.named_modules() if module is not layer]
+
+
+def _finite(value: object) -> bool:
+    return not isinstance(value, Tensor) or bool(value.isfinite().all())
+
+
+def random_like(tensor: Tensor, seed: int | None) -> Tensor:
+    """Standard normal numbers, drawn on the CPU so that a seed means the same on every device."""
+    if seed is None:
+        return torch.randn_like(tensor)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+
+
+def normalised(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample over its 2-norm, and the norms: (B, ...) -> (B, ...), (B,)."""
+    norm = torch.linalg.vector_norm(v.flatten(1), dim=-1).clamp_min(torch.finfo(v.dtype).tiny)
+    return v / norm.view(-1, *[1] * (v.dim() - 1)), norm

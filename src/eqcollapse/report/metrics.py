@@ -1,0 +1,114 @@
+"""From the snapshots and histories of all runs to two tables, collapse.csv and accuracy.csv, and a short summary."""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from eqcollapse.collapse.metrics import collapse_metrics
+from eqcollapse.collapse.moments import Moments
+from eqcollapse.runtime.files import replacing, write_text
+from eqcollapse.training.job import METADATA
+
+CELL = ("dataset", "split", "model", "seed")
+GROUPS = tuple(f"{part}_accuracy_{group}" for part in ("test", "train") for group in ("majority", "minority"))
+"""Columns that accuracy.csv always has, empty where no split is imbalanced."""
+SUMMARY = {
+    "test_accuracy": "test_accuracy",
+    "sun2024_nc1": "nc1",
+    "sun2024_nc2": "nc2",
+    "sun2024_nc3": "nc3",
+}
+"""The columns that the summary has, and what it calls them."""
+
+
+def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+    """Measure the runs whose snapshots and then histories `inputs` are; see `measure` for `outputs`."""
+    half = len(inputs) // 2
+    measure(inputs[:half], inputs[half:], *outputs)
+
+
+def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str, summary: str) -> None:
+    """Write a row a (run, epoch, layer) to `collapse`, a row a (run, epoch) to `accuracy`, and `summarised` of both."""
+    torch.set_num_threads(1)
+    measured, learned = [], []
+    runs = zip(snapshots, histories, strict=True)
+    for snapshot, history in tqdm(list(runs), "measuring", unit="run", file=sys.stderr, mininterval=5):
+        about, tensors = _read(snapshot)
+        cell = {name: about[name] for name in CELL}
+        measured += [cell | row for row in _collapse_rows(tensors, about["majority"], len(about["classes"]))]
+        with open(history, newline="") as stream:
+            learned += [cell | dict.fromkeys(GROUPS, "") | row for row in csv.DictReader(stream)]
+    _write(collapse, measured)
+    _write(accuracy, learned)
+    last = [row for row in measured if row["layer"] == "features"]
+    write_text(summary, json.dumps(summarised([*last, *learned]), indent=1) + "\n")
+
+
+def summarised(rows: list[dict]) -> dict:
+    """Return the columns of `SUMMARY` in each run's last epoch, averaged over seeds: data set, split, model, name."""
+    ends: dict[tuple[str, ...], tuple[int, float]] = {}
+    for row in rows:
+        for column, name in SUMMARY.items():
+            value = float(row.get(column) or "nan")
+            key = (*(str(row[part]) for part in CELL), name)
+            if not math.isnan(value) and int(row["epoch"]) >= ends.get(key, (0, 0.0))[0]:
+                ends[key] = int(row["epoch"]), value
+    means: dict = {}
+    for (dataset, split, model, _, name), (_, value) in ends.items():
+        means.setdefault(dataset, {}).setdefault(split, {}).setdefault(model, {}).setdefault(name, []).append(value)
+    return _averaged(means)
+
+
+def _averaged(tree: dict) -> dict:
+    """Replace the lists that are the leaves of `tree` by their means, to six digits."""
+    return {
+        key: _averaged(value) if isinstance(value, dict) else float(f"{sum(value) / len(value):.6g}")
+        for key, value in tree.items()
+    }
+
+
+def _read(path: str) -> tuple[dict, dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as stream:
+        about = json.loads(stream.metadata()[METADATA])
+        return about, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def _collapse_rows(tensors: dict[str, Tensor], majority: list[int], num_classes: int) -> Iterator[dict]:
+    for epoch, kept in _grouped(tensors).items():
+        weight, bias = kept.pop("weight"), kept.pop("bias", None)
+        for layer, moments in _grouped(kept).items():
+            reader = (weight, bias) if layer == "features" else (None, None)  # W reads no other layer
+            metrics = collapse_metrics(Moments.from_tensors(moments), *reader, majority=majority or None)
+            yield {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
+
+
+def _grouped(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return tensors named `a/b` as {a: {b: tensor}}, those without a slash as they are."""
+    groups: dict = {}
+    for name in sorted(tensors):
+        first, slash, rest = name.partition("/")
+        if slash:
+            groups.setdefault(first, {})[rest] = tensors[name]
+        else:
+            groups[first] = tensors[name]
+    return groups
+
+
+def _write(path: str, rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(Path(path)) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
+
+
+def _plain(value: object) -> object:
+    return "" if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Errors, atomic writing, locks and GPUs: what every part may use. In no path's digest."""

@@ -1,0 +1,219 @@
+"""params.yaml as types: what a key may hold, and an error that names the key when it holds something else.
+
+Imports neither torch nor numpy, so that the DAG builds in a second or two.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.study import yaml_file
+from eqcollapse.study.messages import lines, shown, told
+from eqcollapse.study.sections import (
+    SPLIT,
+    Dataset,
+    Equilibrium,
+    Experiment,
+    Name,
+    Network,
+    Report,
+    Section,
+    Snapshots,
+    Splits,
+    Theory,
+    Train,
+    in_order,
+)
+
+MOST_CELLS = 20_000
+"""Of all experiments together; Snakemake plans some hundred jobs a second."""
+
+
+class Params(Section):
+    """All of params.yaml; what has names is in the order of these, whatever that of the file."""
+
+    mirror: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    datasets: Annotated[dict[Name, Dataset], AfterValidator(in_order)]
+    splits: Splits
+    network: Network
+    equilibrium: Equilibrium
+    train: Train
+    snapshots: Snapshots
+    models: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1), AfterValidator(in_order)]
+    theory: Annotated[dict[Name, Theory], AfterValidator(in_order)]
+    report: Report
+
+    def resolved(self, model: str) -> "Model":
+        """Return the settings of `model`: the study's, with what `models.<model>` changes."""
+        base = {key: getattr(self, key).model_dump() for key in ("network", "equilibrium", "train", "snapshots")}
+        return Model.model_validate(_merged(base, self.models[model]))
+
+
+class Model(Section):
+    """The settings of one named model: `network`, `equilibrium`, `train` and `snapshots` after its changes."""
+
+    network: Network
+    equilibrium: Equilibrium
+    train: Train
+    snapshots: Snapshots
+
+
+def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
+    """Read and check a params file, with the files of `overlays` laid over it in turn, as `--configfile` does.
+
+    Raises `EqcollapseError` with a line for each fault.
+    """
+    content = yaml_file.read(path)
+    for overlay in overlays:
+        change = yaml_file.read(overlay)
+        if not isinstance(change, Mapping):
+            raise EqcollapseError(f"{overlay}: must be a mapping of sections, but holds {shown(change)}")
+        content = _merged(content, change)
+    return parse(content, " with ".join(str(name) for name in (path, *overlays)))
+
+
+def parse(content: Any, name: str = "params.yaml") -> Params:
+    """Check `content`, the mapping that params.yaml holds (with what the command line overrides).
+
+    Raises `EqcollapseError` with a line for each fault: file, key, value, and what is allowed.
+    """
+    if not isinstance(content, Mapping):
+        raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {shown(content)}")
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise EqcollapseError(told(name, lines(error))) from None
+    faults = list(_faults(params))
+    if faults:
+        raise EqcollapseError(told(name, faults))
+    return params
+
+
+def _merged(base: Any, change: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(change, Mapping)):
+        return change
+    return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}
+
+
+def _faults(params: Params):
+    """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
+    yield from _repeats(params)
+    yield from _theory_faults(params)
+    yield from _majority_faults(params)
+    for name in params.models:
+        yield from _model_faults(params, name)
+    for name, experiment in params.experiments.items():
+        yield from _experiment_faults(params, name, experiment)
+    yield from _size_faults(params)
+
+
+def _repeats(params: Params):
+    lists = {
+        "splits.majority": params.splits.majority,
+        "splits.ratios": params.splits.ratios,
+        **{f"datasets.{name}.majority": dataset.majority or [] for name, dataset in params.datasets.items()},
+        **{f"theory.{name}.seeds": chosen.seeds for name, chosen in params.theory.items()},
+        **{
+            f"experiments.{name}.{key}": getattr(experiment, key)
+            for name, experiment in params.experiments.items()
+            for key in ("datasets", "splits", "models", "seeds")
+        },
+    }
+    for key, values in lists.items():
+        for value, times in Counter(values).items():
+            if times > 1:
+                yield f"{key}: {shown(value)} is there {times} times"
+
+
+def _theory_faults(params: Params):
+    """Layer-peeled experiments may share a figure; all other figures have one source."""
+    drawn: dict[str, str] = {}
+    for name, chosen in params.theory.items():
+        other = drawn.setdefault(chosen.figure, name)
+        peeled = all(params.theory[one].kind == "layer-peeled" for one in (name, other))
+        if other != name and not peeled:
+            yield f"theory.{name}.figure: {chosen.figure!r} is also the figure of {other}: give it a name of its own"
+
+
+def _size_faults(params: Params):
+    """Refuse a grid that would fill the memory before Snakemake has planned it."""
+    cells = {name: _cells(params, experiment) for name, experiment in params.experiments.items()}
+    large = {name: number for name, number in cells.items() if number > MOST_CELLS}
+    for name, number in large.items():
+        yield f"experiments.{name}: {number} cells are not allowed: at most {MOST_CELLS}"
+    if not large and (total := sum(cells.values())) > MOST_CELLS:
+        yield f"experiments: {total} cells together are not allowed: at most {MOST_CELLS}"
+
+
+def _cells(params: Params, experiment: Experiment) -> int:
+    """Return how many cells an experiment asks for; those of others count again."""
+    cells = 0
+    for dataset in (params.datasets[name] for name in experiment.datasets if name in params.datasets):
+        grid = len(dataset.majority or params.splits.majority) * len(params.splits.ratios)
+        cells += sum(grid if split == "imbalanced" else 1 for split in experiment.splits)
+    return cells * len(experiment.models) * len(experiment.seeds)
+
+
+def _model_faults(params: Params, name: str):
+    try:
+        model = params.resolved(name)
+    except ValidationError as error:
+        yield from lines(error, f"models.{name}.")
+        return
+    epochs = model.snapshots.epochs
+    last = model.train.epochs
+    for epoch in epochs if isinstance(epochs, list) else []:
+        if epoch > last:
+            yield (f"snapshots.epochs (model {name}): {epoch} is not allowed: the last epoch is "
+                   f"train.epochs = {last}")  # fmt: skip
+
+
+def _experiment_faults(params: Params, name: str, experiment: Experiment):
+    where = f"experiments.{name}"
+    for key, known in (("datasets", params.datasets), ("models", params.models)):
+        for item in getattr(experiment, key):
+            if item not in known:
+                yield f"{where}.{key}: {shown(item)} is not one of {key}: {', '.join(known) or 'none there'}"
+    if experiment.report == "selection" and not params.splits.validation:
+        yield f"{where}.report: selection is not allowed: it needs splits.validation above 0, and that is 0"
+    for dataset in experiment.datasets:
+        if dataset in params.datasets:
+            yield from _split_faults(params, where, experiment, dataset)
+
+
+def _split_faults(params: Params, where: str, experiment: Experiment, name: str):
+    num_classes = params.datasets[name].num_classes
+    for split in experiment.splits:
+        match = SPLIT.match(split)
+        if split not in ("balanced", "imbalanced") and not match:
+            yield f"{where}.splits: {shown(split)} is not allowed: balanced, imbalanced, or one like ka3-r10"
+        elif match and int(match["majority"]) >= num_classes:
+            yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
+
+
+def _majority_faults(params: Params):
+    """Hold KA and the named majority classes against the classes of every data set that is trained on."""
+    trained = {name for experiment in params.experiments.values() for name in experiment.datasets}
+    for name, dataset in params.datasets.items():
+        if name not in trained and dataset.majority is None:
+            continue
+        key = "splits" if dataset.majority is None else f"datasets.{name}"
+        chosen = dataset.majority or params.splits.majority
+        last = dataset.num_classes - 1
+        for majority in chosen:
+            if majority > last:
+                yield f"{key}.majority: {majority} is not allowed: must be from 1 to {last} for {name}"
+        classes = params.splits.majority_classes
+        if isinstance(classes, list):
+            if len(classes) < max(chosen) or len(set(classes)) < len(classes):
+                allowed = f"must name at least {max(chosen)} different classes"
+                yield f"splits.majority_classes: {shown(classes)} is not allowed: {allowed}"
+            for index in classes:
+                if index > last:
+                    yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"

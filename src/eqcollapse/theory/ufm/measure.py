@@ -1,0 +1,108 @@
+"""Loss and collapse metrics of a batch of runs, float64, batched over the leading dimension.
+
+Our own small versions of eqcollapse.collapse's metrics, because there a seed is a run of its own; the target
+frames are the same ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqcollapse.collapse.frames import orthogonal_frame, simplex_etf
+from eqcollapse.theory.samples import Samples
+from eqcollapse.theory.ufm.problem import Problem
+
+FRAMES = {"simplex": simplex_etf, "orthogonal": orthogonal_frame}
+RANK_CUT = 1e-3
+"""A singular value counts towards the rank of the class means when it is above this share of the largest."""
+ROUNDING = 1e-13
+"""A singular value of centred class means below this share of their norm is what rounding has left of 0."""
+VANISHED = 1e-100
+"""A matrix of a norm below this is zero but for rounding: its rank is 0 and its other metrics are nan."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One logged iteration: loss (B), and nc1, nc2, nc3, rank (B x L), one column a layer's features."""
+
+    loss: Tensor
+    nc1: Tensor
+    nc2: Tensor
+    nc3: Tensor
+    rank: Tensor
+
+
+def measure(
+    problem: Problem, samples: Samples, activations: Sequence[Tensor], weights: Sequence[Tensor], loss: Tensor
+) -> Measurement:
+    """Measure the features that each W_l reads; `activations` are H and what follows, the output last."""
+    rows = []
+    for layer in range(problem.layers):
+        means, deviations = samples.split(activations[layer])
+        reader = _product(weights[layer:])
+        rows.append(_of_layer(problem, means, deviations, reader))
+    nc1, nc2, nc3, rank = (torch.stack(column, 1) for column in zip(*rows, strict=True))
+    return Measurement(loss, nc1, nc2, nc3, rank)
+
+
+def nc1(means: Tensor, deviations: Tensor, num_samples: int) -> Tensor:
+    """Tr(S_W S_B^+) / K (0 at collapse), B, from class means B x d x K and D with S_W = D D^T / N.
+
+    S_B is about the unweighted mean of the class means; what rounding leaves of directions in which these do not differ
+    (dead ReLUs, say) counts as 0. nan where the class means have vanished, or do not differ at all: there is nothing
+    then to hold the scatter against.
+    """
+    left, values, _ = torch.linalg.svd(centred(means), full_matrices=False)
+    # Of the class means themselves: where they are all the same, what is left of them has no scale of its own.
+    scale = torch.linalg.matrix_norm(means)[:, None]
+    values = torch.where(values > ROUNDING * scale, values, torch.inf)
+    traces = ((left.mT @ deviations) / values[:, :, None]).square().sum((1, 2)) / num_samples
+    found = values[:, 0].isfinite() & (scale[:, 0] > VANISHED)
+    return torch.where(found, traces, torch.nan)
+
+
+def centred(means: Tensor) -> Tensor:
+    """Return class means (B x d x K) less their unweighted mean."""
+    return means - means.mean(2, keepdim=True)
+
+
+def frame_error(gram: Tensor, frame: str) -> Tensor:
+    """Return the distance (B) of Gram matrices B x K x K from the frame `simplex` or `orthogonal`."""
+    return distance(gram, FRAMES[frame](gram.shape[-1]))
+
+
+def distance(gram: Tensor, target: Tensor) -> Tensor:
+    """||G / ||G||_F - E||_F (B) for Gram matrices B x K x K and a target E of unit norm."""
+    return torch.linalg.matrix_norm(_unit(gram) - target)
+
+
+def duality_error(reader: Tensor, means: Tensor) -> Tensor:
+    """||W / ||W||_F - M^T / ||M||_F||_F (B): Tirer & Bruna's NC3, 0 where the classifier is the class means."""
+    return torch.linalg.matrix_norm(_unit(reader) - _unit(means.mT))
+
+
+def _of_layer(problem: Problem, means: Tensor, deviations: Tensor, reader: Tensor) -> tuple[Tensor, ...]:
+    framed = means if problem.frame == "orthogonal" else centred(means)
+    values = torch.linalg.svdvals(means)
+    rank = (values > (RANK_CUT * values[:, :1]).clamp(min=VANISHED)).sum(1)
+    return (
+        nc1(means, deviations, problem.num_samples),
+        frame_error(framed.mT @ framed, problem.frame),
+        duality_error(reader, means),
+        rank,
+    )
+
+
+def _product(weights: Sequence[Tensor]) -> Tensor:
+    """W_L ... W_l, B x K x d: what reads a layer's features; with ReLU, where all of them are active."""
+    product = weights[-1]
+    for weight in reversed(weights[:-1]):
+        product = product @ weight
+    return product
+
+
+def _unit(matrix: Tensor) -> Tensor:
+    norm = torch.linalg.matrix_norm(matrix)[:, None, None]
+    return matrix / torch.where(norm > VANISHED, norm, torch.nan)

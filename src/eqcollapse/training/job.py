@@ -1,0 +1,142 @@
+"""Train one cell: files in, files out."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eqcollapse.data.batches import Batches, channel_statistics
+from eqcollapse.data.splits import Split, read_split
+from eqcollapse.data.store import Dataset, read_dataset
+from eqcollapse.equilibrium import EquilibriumError
+from eqcollapse.networks.classifier import build
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.files import replacing
+from eqcollapse.runtime.gpus import claim
+from eqcollapse.training import backends, checkpoints
+from eqcollapse.training.snapshots import kept_features, measure
+from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
+
+EVALUATION_BATCH = 256
+METADATA = "eqcollapse.run"
+
+
+def run(spec: dict, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
+    """Train the cell of `spec` from `inputs` (train, test, split) to `outputs` (history, snapshots, features, weights).
+
+    See `train`. On a machine with several GPUs, the job is given one of them until it ends.
+    """
+    claimed = claim() if device != "cpu" else None
+    files = (Path(file) for file in inputs)
+    try:
+        return train(spec, *files, Path(outputs[0]).parent, device=device, checkpoint=checkpoint)
+    finally:
+        if claimed:
+            claimed.close()
+
+
+def train(
+    spec: dict,
+    train_file: Path,
+    test_file: Path,
+    split_file: Path,
+    folder: Path,
+    *,
+    device: str,
+    checkpoint: Path,
+) -> dict[str, Any]:
+    """Train the cell of `spec` and write history, snapshots, features and weights to `folder`.
+
+    Goes on from `checkpoint` where a run was stopped. Returns how it ran, for the record.
+    """
+    place = backends.prepare(device, spec["train"]["threads"], spec["train"]["deterministic"])
+    dataset, split = read_dataset(train_file), read_split(split_file)
+    cell = new_cell(spec, dataset, read_dataset(test_file), split, place)
+    snapshots: dict[str, Tensor] = {}
+    if state := checkpoints.load(checkpoint, place):
+        cell.restore(state["cell"])
+        tell_so_far(cell)
+        snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
+    with progress(cell) as bar:
+        while cell.epoch < spec["train"]["epochs"]:
+            train_epoch(cell, bar)
+            if cell.epoch in spec["snapshots"]["epochs"]:
+                snapshots |= measure(cell)
+            checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
+    _write(cell, snapshots, dataset, split, folder)
+    checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
+    return backends.settings(place)
+
+
+def new_cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
+    """Return the cell of `spec` before its first epoch, network and data on `device`."""
+    settings = spec["train"]
+    images = torch.from_numpy(train.images)
+    indices = torch.from_numpy(split.indices)
+    mean, std = channel_statistics(images, indices)
+    common = {"mean": mean, "std": std, "seed": spec["seed"]}
+    try:
+        network = build(spec, images.shape[1], len(train.classes), spec["seed"])
+    except (EquilibriumError, ValueError) as error:
+        raise EqcollapseError(f"model {spec['model']}: {error}: change network or equilibrium in params.yaml") from None
+    return Cell(
+        spec=spec,
+        network=network.to(device, memory_format=torch.channels_last),
+        train=Batches(
+            images[indices].to(device),
+            torch.from_numpy(split.labels).to(device),
+            settings["batch_size"],
+            augment=settings["augment"],
+            **common,
+        ),
+        test=_unaltered(images=test.images, labels=test.labels, device=device, common=common),
+        validation=_validation(train, split, device, common),
+        majority=split.majority,
+        device=device,
+    )
+
+
+def _validation(train: Dataset, split: Split, device: torch.device, common: dict) -> Batches | None:
+    kept = split.validation
+    if not len(kept):
+        return None
+    return _unaltered(images=train.images[kept], labels=train.labels[kept], device=device, common=common)
+
+
+def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, common: dict) -> Batches:
+    placed = (torch.from_numpy(array).to(device) for array in (images, labels))
+    return Batches(*placed, EVALUATION_BATCH, augment={"crop": 0, "flip": False}, **common)
+
+
+def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:
+    names = ("dataset", "split", "model", "seed")
+    about = {
+        **{name: cell.spec[name] for name in names},
+        "classes": list(dataset.classes),
+        "majority": list(split.majority),
+    }
+    metadata = {METADATA: json.dumps(about, sort_keys=True)}
+    _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
+    kept = kept_features(cell, cell.spec["snapshots"]["features_per_class"])
+    _write_tensors(folder / "features.safetensors", kept, metadata)
+    weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
+    _write_tensors(folder / "model.safetensors", weights, metadata)
+    _write_history(folder / "history.csv", cell.history)
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def _write_history(path: Path, rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,219 @@
+"""Stochastic gradient descent, an epoch at a time."""
+
+import sys
+import warnings
+from dataclasses import dataclass, field, replace
+
+import torch
+from tqdm import tqdm
+
+from eqcollapse.data.batches import Batches
+from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
+from eqcollapse.networks.classifier import Classifier
+from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
+from eqcollapse.training.losses import LOSSES
+from eqcollapse.training.schedule import learning_rate
+
+LOST_LOSS = 1e4
+"""A mean loss above this (chance has log K, or 1/2 under squared error) never comes back."""
+LOST_RESIDUAL = 0.5
+"""Of a relative residual, which is 1 where nothing was found; where no sample converged besides, there is nothing."""
+
+
+@dataclass
+class Cell:
+    """One cell of the grid in training: its network, data and history."""
+
+    spec: dict
+    network: Classifier
+    train: Batches
+    test: Batches
+    majority: tuple[int, ...]
+    device: torch.device
+    validation: Batches | None = None
+    epoch: int = 0
+    history: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.spec["train"]
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=settings["lr"],
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+            fused=self.device.type == "cuda",  # one kernel for all weights; on a CPU it gains nothing
+        )
+        self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call this cell."""
+        return "{dataset}/{split}/{model}/seed-{seed}".format(**self.spec)
+
+    def state(self) -> dict:
+        """Return what a checkpoint needs to go on from here."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+            "methods": [(part.forward_solver.method, part.backward_solver.method) for part in self.equilibria],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        for part, (forward, backward) in zip(self.equilibria, state["methods"], strict=True):
+            part.forward_solver = replace(part.forward_solver, method=forward)
+            part.backward_solver = replace(part.backward_solver, method=backward)
+
+
+def progress(cell: Cell) -> tqdm:
+    """Return the bar of this cell's training, in batches; a redraw every ten seconds keeps logs short."""
+    size, done = len(cell.train), cell.epoch * len(cell.train)
+    return tqdm(desc=cell.name, total=_epochs(cell) * size, initial=done, unit="batch", mininterval=10)
+
+
+def train_epoch(cell: Cell, bar: tqdm) -> None:
+    """Train one more epoch, test, and add a row to the history; raise EqcollapseError if it diverged."""
+    cell.epoch += 1
+    rate = learning_rate(cell.spec["train"]["schedule"], cell.spec["train"]["lr"], cell.epoch, _epochs(cell))
+    for group in cell.optimizer.param_groups:
+        group["lr"] = rate
+    try:
+        loss = descend(cell, bar)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise EqcollapseError(
+            f"cell {cell.name}: a batch of one image leaves one value a channel, which cannot be normalised: "
+            f"set train.batch_size (it is {cell.spec['train']['batch_size']}) above 1, or network.stages lower"
+        ) from None
+    row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
+    _check_finite(cell, row)
+    for part, batches in (("test", cell.test), ("validation", cell.validation)):
+        if batches is not None:
+            row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
+    cell.history.append(row)
+    _tell(cell, row)
+    _check_converged(cell, row)
+
+
+def descend(cell: Cell, bar: tqdm) -> float:
+    """Take the steps of `cell.epoch`; return the mean loss over its samples.
+
+    No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
+    """
+    settings = cell.spec["train"]
+    loss_of = LOSSES[settings["loss"]]
+    low = settings["precision"] == "bfloat16"
+    penalty = cell.spec.get("equilibrium", {}).get("jacobian_penalty", 0.0)
+    cell.network.train()
+    for equilibrium in cell.equilibria:
+        equilibrium.statistics.reset()
+    total = torch.zeros((), dtype=torch.float64, device=cell.device)
+    count = 0
+    for step, (images, labels) in enumerate(cell.train.epoch(cell.epoch)):
+        cell.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(cell.device.type, dtype=torch.bfloat16, enabled=low):
+            logits = cell.network(images)
+        loss = loss_of(logits.float(), labels)
+        batch_loss = loss.detach()
+        if penalty:
+            loss = loss + penalty * cell.network.head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
+        loss.backward()
+        cell.optimizer.step()
+        total += batch_loss * len(labels)
+        count += len(labels)
+        bar.update()
+    return total.item() / count
+
+
+def _evaluated(cell: Cell, batches: Batches) -> dict[str, float]:
+    """Return the accuracies on `batches` and, for a DEQ, the share of their samples whose solve converged."""
+    for equilibrium in cell.equilibria:
+        equilibrium.statistics.reset()
+    counts = correct_by_class(cell.network, *features_of(cell.network, batches))
+    return {**accuracies(counts.cpu(), cell.majority), **solver_share(cell)}
+
+
+def solver_share(cell: Cell) -> dict[str, float]:
+    """Return `solver_converged` of the evaluation's solves, those since the last reset; {} without a DEQ."""
+    return {key: value for key, value in _solver_summary(cell).items() if key == "solver_converged"}
+
+
+def _solver_summary(cell: Cell) -> dict[str, float]:
+    return {key: value for equilibrium in cell.equilibria for key, value in equilibrium.statistics.summary().items()}
+
+
+def _check_finite(cell: Cell, row: dict) -> None:
+    """Raise EqcollapseError where the epoch led nowhere: NaN, an exploded loss, or a solver that finds nothing at all.
+
+    That is no matter of `equilibrium.convergence`: what comes out is neither a network nor an equilibrium.
+    """
+    finite = torch.stack([torch.isfinite(weights).all() for weights in cell.network.parameters()])
+    lost = row.get("solver_converged", 1.0) == 0 and row["solver_residual"] > LOST_RESIDUAL
+    if row["loss"] < LOST_LOSS and finite.all() and not lost:
+        return
+    raise EqcollapseError(
+        f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{_residuals(row)}{_origin(cell)}; "
+        f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
+    )
+
+
+def _origin(cell: Cell) -> str:
+    origin = cell.network.head.nan_origin() if cell.equilibria else None
+    return "" if origin is None else f", first NaN in {origin or 'the layer itself'}"
+
+
+def _residuals(row: dict) -> str:
+    if "solver_residual" not in row:
+        return ""
+    return f", solver residual {row['solver_residual']:.3g} on average, {row['solver_residual_max']:.3g} at worst"
+
+
+def _check_converged(cell: Cell, row: dict) -> None:
+    """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
+    for equilibrium in cell.equilibria:
+        policy = ConvergencePolicy(**cell.spec["equilibrium"]["convergence"])
+        where = f"cell {cell.name}, epoch {cell.epoch}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is to be said stands in the log, beside the epoch's line
+                message = policy.apply(equilibrium, _lowest(row))
+        except NotConverged as error:
+            raise EqcollapseError(f"{where}: {error}{_residuals(row)}") from None
+        if message:
+            tqdm.write(f"warning: {where}: {message}{_residuals(row)}", file=sys.stderr)
+
+
+def _lowest(row: dict) -> dict[str, float]:
+    """Return the shares of an epoch that converged, the lowest of training and evaluation."""
+    solves = [value for key, value in row.items() if key.endswith("solver_converged")]
+    return {"solver_converged": min(solves), "adjoint_converged": row.get("adjoint_converged", 1.0)}
+
+
+def tell_so_far(cell: Cell) -> None:
+    """Write the lines of the epochs that an earlier job took: its log is gone, as Snakemake begins each anew."""
+    for row in cell.history:
+        _tell(cell, row)
+    tqdm.write(f"{cell.name}: goes on after epoch {cell.epoch}", file=sys.stderr)
+
+
+def _tell(cell: Cell, row: dict) -> None:
+    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
+
+
+def _line(cell: Cell, row: dict) -> str:
+    solver = ""
+    if "solver_converged" in row:
+        solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
+    accuracy = f"test accuracy {row['test_accuracy']:.4f}"
+    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}, {accuracy}{solver}"
+
+
+def _epochs(cell: Cell) -> int:
+    return cell.spec["train"]["epochs"]
