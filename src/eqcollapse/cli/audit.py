@@ -65,7 +65,7 @@ def _laid_over(base: dict, change: dict) -> dict:
 def _audit(options: argparse.Namespace, _: list[str]) -> int:
     from eqcollapse.provenance import page, pictures
     from eqcollapse.provenance.audit import JOBS_PICTURE, MACHINE, PAGE, STAGES_PICTURE, audit
-    from eqcollapse.runtime.files import write_text
+    from eqcollapse.runtime.files import write_named, write_text
 
     done = audit(_settings(options), name=options.params, snakemake=not options.no_snakemake)
     report = done.report()
@@ -78,7 +78,7 @@ def _audit(options: argparse.Namespace, _: list[str]) -> int:
     if options.json == "-":
         print(page.machine(report), end="")
     elif options.json:
-        write_text(options.json, page.machine(report))
+        write_named(options.json, page.machine(report))
     said = sys.stderr if options.json == "-" else sys.stdout
     for finding in report.findings:
         print(f"{finding.kind}: {finding.path}: expected {finding.expected}; found {finding.found}", file=said)

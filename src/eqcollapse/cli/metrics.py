@@ -17,7 +17,7 @@ from eqcollapse.collapse.metrics import Metrics
 from eqcollapse.collapse.presets import PRESETS
 from eqcollapse.collapse.view import CHOICES, Options
 from eqcollapse.runtime.errors import EqcollapseError, printable
-from eqcollapse.runtime.files import write_text
+from eqcollapse.runtime.files import write_named
 
 DESCRIPTION = "Neural-collapse metrics of features in a file. docs/metrics.md defines each."
 
@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
         rows = class_rows(measured.classes) if args.per_class else metric_rows(measured.metrics)
         print(as_text(rows))
         if args.csv is not None:
-            write_text(args.csv, as_csv(rows))
+            write_named(args.csv, as_csv(rows))
         if args.json is not None:
-            write_text(args.json, as_json(measured))
+            write_named(args.json, as_json(measured))
     except (ValueError, OSError, LinAlgError) as error:
         raise EqcollapseError(printable(str(error))) from error
     return 0

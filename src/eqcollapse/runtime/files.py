@@ -4,8 +4,11 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +111,40 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, content: str) -> None:
     """Write `content` as UTF-8 to `path` by way of `replacing`; line ends stay as they are."""
     write_bytes(path, content.encode())
+
+
+def write_named(path: str | Path, content: str) -> None:
+    """Write `content` as UTF-8 to an output that a person names, as Unix tools do.
+
+    Links are followed. A pipe, a device or an open descriptor (/dev/stdout, /dev/fd/63) is written to; it is never
+    replaced. An ordinary file is replaced as by `write_text`.
+    """
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        sys.stdout.flush()
+        with open(os.dup(descriptor), "wb") as stream:
+            stream.write(content.encode())
+    elif _is_special(path):
+        with open(path, "wb") as stream:
+            stream.write(content.encode())
+    else:
+        write_text(os.path.realpath(path), content)
+
+
+def _descriptor(path: str | Path) -> int | None:
+    """Return the open descriptor that `path` stands for, or None: opened by its name, a file would be cut off."""
+    name = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(str(path), str(path))
+    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", name)
+    return int(found[1]) if found else None
+
+
+def _is_special(path: str | Path) -> bool:
+    """Whether `path`, its links followed, is there and is neither an ordinary file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,3 +75,63 @@ def test_what_a_process_elsewhere_may_be_writing_stays_for_a_day(path, age, stay
     os.utime(elsewhere, (then, then))
     files.write_text(path, "whole")
     assert elsewhere.exists() == stays
+
+
+def test_a_named_pipe_is_written_to_and_stays(path):
+    os.mkfifo(path)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(path.read_text()), daemon=True)
+    reader.start()
+    atomic.write_named(path, "whole")
+    reader.join(10)
+    assert read == ["whole"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_named_device_is_written_to_and_stays(path):
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
+        path.write_text("")
+    except PermissionError:
+        pytest.skip("this user makes no devices")
+    atomic.write_named(path, "whole")
+    assert stat.S_ISCHR(path.stat().st_mode)
+    assert names(path) == [path.name]
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_named_link_is_followed(path, old):
+    target = path.parent / "elsewhere" / "target"
+    target.parent.mkdir()
+    if old:
+        target.write_text(old)
+    path.symlink_to(target)
+    atomic.write_named(path, "whole")
+    assert path.is_symlink()
+    assert target.read_text() == "whole"
+    assert names(target) == ["target"]
+
+
+def test_a_named_descriptor_is_written_to(path):
+    reading, writing = os.pipe()
+    atomic.write_named(f"/dev/fd/{writing}", "whole")
+    os.close(writing)
+    with open(reading) as stream:
+        assert stream.read() == "whole"
+
+
+def test_standard_output_goes_on_where_it_was(path):
+    program = "from eqcollapse.atomic import write_named; print('first'); write_named('/dev/stdout', 'second\\n')"
+    with path.open("w") as stream:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        subprocess.run([sys.executable, "-c", program], stdout=stream, env=environment, check=True)
+    assert path.read_text() == "first\nsecond\n"
+
+
+def test_an_ordinary_named_file_is_replaced_in_one_step(path):
+    path.write_text("old")
+    with path.open() as old:
+        atomic.write_named(path, "whole")
+        assert old.read() == "old"
+    assert path.read_text() == "whole"
+    assert names(path) == [path.name]
