@@ -23,12 +23,38 @@ UNRECORDED = ("--path", "--mirror", "--device")
 """Options that say where, not what: they are no part of a record."""
 KERNELS = (
     "ATEN_CPU_CAPABILITY",
+    "DNNL_CPU_ISA_HINTS",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_DISABLE_FAST_MM",
     "MKL_ENABLE_INSTRUCTIONS",
     "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
+    "ONEDNN_CPU_ISA_HINTS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_BLOCK_FACTOR",
     "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "TORCH_MKLDNN_MATMUL_MIN_DIM",
+    "TORCH_MKLDNN_MATMUL_MIN_SIZE",
 )
-"""Environment variables that choose the kernels of torch, its MKL, NumPy and its OpenBLAS."""
+"""Environment variables that choose the kernels of torch, its MKL and oneDNN, NumPy and its OpenBLAS."""
+GPU_KERNELS = (
+    "CUBLASLT_WORKSPACE_SIZE",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATION_STRATEGY",
+    "CUBLAS_FIXEDPOINT_EMULATION_MANTISSA_BIT_COUNT",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUDNN_V8_API_DISABLED",
+    "TORCH_LINALG_PREFER_CUSOLVER",
+)
+"""The same of torch's CUDA libraries; `cublas_workspace` has CUBLAS_WORKSPACE_CONFIG."""
 PACKAGES = (
     "torch",
     "torchvision",
@@ -147,7 +173,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": ", ".join([_cpu_model(), *_kernels_asked_for()]),
+        "cpu": ", ".join([_cpu_model(), *_asked_for(KERNELS)]),
         "cuda": _cuda(),
         "image": image(),
     }
@@ -170,7 +196,7 @@ def _cuda() -> dict[str, Any] | None:
     return {
         "runtime": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()),
-        "gpu": torch.cuda.get_device_name(),
+        "gpu": ", ".join([torch.cuda.get_device_name(), *_asked_for(GPU_KERNELS)]),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
 
@@ -216,9 +242,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _kernels_asked_for() -> list[str]:
+def _asked_for(variables: Iterable[str]) -> list[str]:
     """Return what in the environment has a library take other kernels, and so other roundings, than the processor's."""
-    return [f"{name}={os.environ[name]}" for name in KERNELS if os.environ.get(name)]
+    return [f"{name}={os.environ[name]}" for name in variables if os.environ.get(name)]
 
 
 @cache

@@ -5,8 +5,9 @@ import json
 import subprocess
 
 import pytest
+import torch
 
-from eqcollapse.provenance.records import KERNELS, environment, head_commit, write_record
+from eqcollapse.provenance.records import GPU_KERNELS, KERNELS, environment, head_commit, write_record
 
 
 def git(folder, *words) -> str:
@@ -70,3 +71,27 @@ def test_the_processor_is_named_with_what_asks_for_other_kernels(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert "=" not in plain
     assert environment()["cpu"] == f"{plain}, OPENBLAS_CORETYPE=Haswell"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{maker}_{what}" for maker in ("ONEDNN", "DNNL") for what in ("MAX_CPU_ISA", "DEFAULT_FPMATH_MODE")),
+        *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_DISABLE_FAST_MM", "MKL_ENABLE_INSTRUCTIONS"),
+        *("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "TORCH_MKLDNN_MATMUL_MIN_DIM"),
+    ],
+)
+def test_a_variable_that_chooses_kernels_is_named(monkeypatch, name):
+    monkeypatch.setenv(name, "other")
+    assert f"{name}=other" in environment()["cpu"].split(", ")
+
+
+@pytest.mark.parametrize("name", ["NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"])
+def test_the_gpu_is_named_with_what_asks_for_other_kernels(monkeypatch, name):
+    for variable in GPU_KERNELS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card")
+    assert environment()["cuda"]["gpu"] == "card"
+    monkeypatch.setenv(name, "1")
+    assert environment()["cuda"]["gpu"] == f"card, {name}=1"
