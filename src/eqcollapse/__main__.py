@@ -210,5 +210,5 @@ def _hash(options: argparse.Namespace, _: list[str]) -> None:
 
 if __name__ == "__main__":
     if Path("src/eqcollapse").is_dir():
-        os.environ.setdefault("MPLBACKEND", "agg")
+        os.environ["MPLBACKEND"] = "agg"
     sys.exit(main())

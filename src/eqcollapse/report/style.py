@@ -1,7 +1,10 @@
 """How every figure looks, and how it is saved to the same bytes each time."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+os.environ["MPLBACKEND"] = "agg"  # a notebook's own is no backend outside it, and fails as matplotlib is imported
 
 import matplotlib
 
@@ -49,8 +52,14 @@ _METADATA = {
 
 def new_figure(rows: int, columns: int, *, width: float, height: float, **options) -> tuple[Figure, "plt.Axes"]:
     """Return a figure of `width` x `height` inches and its axes (an array rows x columns)."""
-    plt.rcParams.update(SETTINGS)
+    _start_from_defaults()
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
+
+
+def _start_from_defaults() -> None:
+    """Set matplotlib's own defaults and SETTINGS over them: nothing of a user's matplotlibrc stays."""
+    matplotlib.rcdefaults()  # which leaves the backend as it is
+    plt.rcParams.update(SETTINGS)
 
 
 def look(position: int) -> dict:
@@ -87,7 +96,8 @@ def log_scale(axes: Axes, which: str) -> None:
 
 def save(figure: Figure, paths: Iterable[str | Path], dpi: int) -> None:
     """Save `figure` to each path (.pdf, .png or .svg) without dates, so that the bytes repeat; then close it."""
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context():
+        _start_from_defaults()
         for path in map(Path, paths):
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=_METADATA[path.suffix])
