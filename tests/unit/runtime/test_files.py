@@ -82,7 +82,7 @@ def test_a_named_pipe_is_written_to_and_stays(path):
     read = []
     reader = threading.Thread(target=lambda: read.append(path.read_text()), daemon=True)
     reader.start()
-    atomic.write_named(path, "whole")
+    files.write_named(path, "whole")
     reader.join(10)
     assert read == ["whole"]
     assert stat.S_ISFIFO(path.stat().st_mode)
@@ -94,7 +94,7 @@ def test_a_named_device_is_written_to_and_stays(path):
         path.write_text("")
     except PermissionError:
         pytest.skip("this user makes no devices")
-    atomic.write_named(path, "whole")
+    files.write_named(path, "whole")
     assert stat.S_ISCHR(path.stat().st_mode)
     assert names(path) == [path.name]
 
@@ -106,7 +106,7 @@ def test_a_named_link_is_followed(path, old):
     if old:
         target.write_text(old)
     path.symlink_to(target)
-    atomic.write_named(path, "whole")
+    files.write_named(path, "whole")
     assert path.is_symlink()
     assert target.read_text() == "whole"
     assert names(target) == ["target"]
@@ -114,14 +114,16 @@ def test_a_named_link_is_followed(path, old):
 
 def test_a_named_descriptor_is_written_to(path):
     reading, writing = os.pipe()
-    atomic.write_named(f"/dev/fd/{writing}", "whole")
+    files.write_named(f"/dev/fd/{writing}", "whole")
     os.close(writing)
     with open(reading) as stream:
         assert stream.read() == "whole"
 
 
 def test_standard_output_goes_on_where_it_was(path):
-    program = "from eqcollapse.atomic import write_named; print('first'); write_named('/dev/stdout', 'second\\n')"
+    program = (
+        "from eqcollapse.runtime.files import write_named; print('first'); write_named('/dev/stdout', 'second\\n')"
+    )
     with path.open("w") as stream:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         subprocess.run([sys.executable, "-c", program], stdout=stream, env=environment, check=True)
@@ -131,7 +133,7 @@ def test_standard_output_goes_on_where_it_was(path):
 def test_an_ordinary_named_file_is_replaced_in_one_step(path):
     path.write_text("old")
     with path.open() as old:
-        atomic.write_named(path, "whole")
+        files.write_named(path, "whole")
         assert old.read() == "old"
     assert path.read_text() == "whole"
     assert names(path) == [path.name]
