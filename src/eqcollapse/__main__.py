@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -19,10 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if arguments[:1] == ["metrics"]:
-            return _metrics(arguments[1:])
-        options = _parser().parse_args(arguments)
-        return options.run(options, arguments) or 0
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone is known of
+        return code
+    except BrokenPipeError:
+        return _end_quietly()
     except EqcollapseError as error:
         _tell(arguments, str(error))
         return 1
@@ -35,6 +37,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _tell(arguments, f"interrupted{_kept(arguments)}")
         return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["metrics"]:
+        return _metrics(arguments[1:])
+    options = _parser().parse_args(arguments)
+    return options.run(options, arguments) or 0
+
+
+def _end_quietly() -> int:
+    """Return the exit code of a command whose reader, such as `head`, has gone; nothing is left to be written."""
+    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _tell(arguments: list[str], message: str) -> None:

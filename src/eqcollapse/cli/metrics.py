@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.linalg import LinAlgError
 
-from eqcollapse.collapse.features import Measured, measure
-from eqcollapse.collapse.metrics import Metrics
+from eqcollapse.collapse.features import PARTS, Measured, measure
+from eqcollapse.collapse.metrics import NO_MAJORITY, Metrics
 from eqcollapse.collapse.presets import PRESETS
 from eqcollapse.collapse.view import CHOICES, Options
 from eqcollapse.runtime.errors import EqcollapseError, printable
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "features",
         metavar="FEATURES",
         type=Path,
-        help='.safetensors or .npz with "features" (N×d) and "labels" (N integers)',
+        help='.safetensors or .npz with "features" (N×d) and "labels" (N integers); .npy with --labels',
     )
     add("--labels", type=Path, metavar="FILE", help="labels from another file (.safetensors, .npz, .npy)")
     add(
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the classifier's weight (K×d), if not in FEATURES",
     )
+    add("--part", choices=PARTS, help="samples of a run's own features.safetensors (default: train)")
     add("--bias", type=Path, metavar="FILE", help="the classifier's bias (K), if not in FEATURES")
     add("--classes", type=int, metavar="K", help="number of classes, if neither weight nor labels tell")
     add(
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         measured = measure(
             args.features,
             labels=args.labels,
+            part=args.part,
             weight=args.weight,
             bias=args.bias,
             num_classes=args.classes,
@@ -81,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
             **options,
         )
         rows = class_rows(measured.classes) if args.per_class else metric_rows(measured.metrics)
-        print(as_text(rows))
+        print(as_text(rows if args.per_class else applying(rows)))
         if args.csv is not None:
             write_named(args.csv, as_csv(rows))
         if args.json is not None:
             write_named(args.json, as_json(measured))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, LinAlgError) as error:
         raise EqcollapseError(printable(str(error))) from error
     return 0
@@ -100,6 +104,11 @@ Rows = list[list[str | float]]
 def metric_rows(metrics: Metrics) -> Rows:
     """Return a header and one row a metric: name, value, and the reason for a nan."""
     return [["metric", "value", "reason"], *([n, v, metrics.reasons.get(n, "")] for n, v in metrics.items())]
+
+
+def applying(rows: Rows) -> Rows:
+    """Return `rows` without those of groups that were not asked for."""
+    return [row for row in rows if row[2] != NO_MAJORITY]
 
 
 def class_rows(classes: dict[str, Tensor]) -> Rows:

@@ -20,6 +20,9 @@ FilePath = str | PathLike[str]
 _TABLES, _SQUARES = 6, 3
 """Of float64, K×d and K×K, that are held at a time: for each class, with samples or without."""
 
+PARTS = ("train", "test")
+"""Of a run's own features.safetensors."""
+
 _MAGIC = b"\x93NUMPY"
 
 
@@ -118,6 +121,7 @@ def measure(
     path: FilePath,
     *,
     labels: FilePath | None = None,
+    part: str | None = None,
     weight: FilePath | None = None,
     bias: FilePath | None = None,
     num_classes: int | None = None,
@@ -129,16 +133,23 @@ def measure(
     `path` holds "features" (N×d), and "labels" (N integers) unless `labels` names another file;
     "weight" (K×d) and "bias" (K) are taken from there too if present, or from the files `weight`
     and `bias`. The classes are the rows of the weight, or else `num_classes`, or else one more than
-    the largest label. `majority` and `options` go to `collapse_metrics`. ValueError or
+    the largest label. A .npy holds features alone; of a run's own features.safetensors, `part` ("train"
+    unless given, or "test") is measured. `majority` and `options` go to `collapse_metrics`. ValueError or
     FileNotFoundError, with the file's name, on whatever is wrong.
     """
-    tensors = read_tensors(path)
+    tensors = _of_part(read_tensors(path), part)
+    if Path(path).suffix == ".npy":
+        if labels is None:
+            raise ValueError(f"{path} has features alone: give their labels with --labels FILE")
+        tensors = {"features": tensors["array"]}
     if "features" not in tensors:
         raise ValueError(f"{path} has no tensor 'features'; it has {', '.join(sorted(tensors)) or 'none'}")
     features = tensors["features"]
     classes = _labels(tensors, labels, path)
     W = tensors.get("weight") if weight is None else pick(read_tensors(weight), "weight", weight)
     b = tensors.get("bias") if bias is None else pick(read_tensors(bias), "bias", bias)
+    if W is not None:
+        _check_weight(W, features)
     K = _num_classes(num_classes, W, classes)
     _check_room(K, features)
     moments = Moments.of(features, classes, K, W, b)
@@ -153,6 +164,27 @@ def _labels(tensors: dict[str, Tensor], other: FilePath | None, path: FilePath) 
     if "labels" not in tensors:
         raise ValueError(f"{path} has no tensor 'labels'; it has {', '.join(sorted(tensors))}")
     return tensors["labels"]
+
+
+def _of_part(tensors: dict[str, Tensor], part: str | None) -> dict[str, Tensor]:
+    """Return the tensors of one part of a run's own features, whose names are "train/features" and so on."""
+    if part is None and ("features" in tensors or "train/features" not in tensors):
+        return tensors
+    prefix = f"{part or PARTS[0]}/"
+    chosen = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not chosen:
+        raise ValueError(f"there is no part {part!r} in this file, which is no run's own: leave --part out")
+    return chosen
+
+
+def _check_weight(weight: Tensor, features: Tensor) -> None:
+    """Name a transposed classifier before its columns are taken for classes: dimensions tell, if they differ."""
+    dim = features.shape[-1] if features.ndim == 2 else None
+    if weight.ndim == 2 and weight.shape[0] == dim != weight.shape[1]:
+        raise ValueError(
+            f"weight must be K×d (classes×dimensions, d={dim}), not {tuple(weight.shape)}: it is transposed, "
+            "give its transpose"
+        )
 
 
 def _num_classes(given: int | None, weight: Tensor | None, labels: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eqcollapse.collapse import geometry
 from eqcollapse.collapse.definitions import ACROSS, GROUP, WHOLE, Across
-from eqcollapse.collapse.moments import Moments
+from eqcollapse.collapse.moments import Moments, as_tensor
 from eqcollapse.collapse.presets import PRESETS, Preset
 from eqcollapse.collapse.requirements import NEEDS, Metric, missing
 from eqcollapse.collapse.view import Options, View
@@ -30,6 +30,9 @@ COLUMNS: tuple[str, ...] = (
     *(f"{paper}_{name}" for paper in PAPERS for name in PRESETS[paper].metrics),
 )
 """The names that `collapse_metrics` returns, in their order."""
+
+NO_MAJORITY = "no majority classes were given"
+"""Why what is told of groups is nan."""
 
 
 class Metrics(dict[str, float]):
@@ -72,6 +75,7 @@ def collapse_metrics(
     by its own definitions and under the names in `PRESETS[preset].metrics`; it fixes all options, and
     knows no groups.
     """
+    weight, bias = as_tensor("weight", weight), as_tensor("bias", bias)
     options = Options(mean, between, within, center_weight)
     if preset is not None:
         if options != Options() or majority is not None:
@@ -117,6 +121,7 @@ def class_metrics(
     S_k, whose mean weighted by n_k/N is the pooled nc1; norm_means and norm_weight; nc3_cosine, 1 -
     cos(w_k, m_k - mu); nc4, accuracy and centre_accuracy. Arguments as for `collapse_metrics`.
     """
+    weight, bias = as_tensor("weight", weight), as_tensor("bias", bias)
     view = View.of(moments, weight, bias, Options(mean, between, center_weight=center_weight))
     table = {name: torch.full((moments.num_classes,), torch.nan, dtype=torch.float64) for name in CLASS}
     for name, (measure, needs) in CLASS.items():
@@ -149,7 +154,7 @@ CLASS: dict[str, tuple[Callable[[View], Tensor], tuple[str, ...]]] = {
 
 def _measure(metrics: Metrics, name: str, metric: Metric | Across, *views: View | None) -> None:
     if None in views:
-        metrics.put(name, math.nan, "no majority classes were given")
+        metrics.put(name, math.nan, NO_MAJORITY)
         return
     reasons = [reason for view in views if (reason := missing(metric, view))]
     if reasons:

@@ -9,7 +9,9 @@ from functools import wraps
 from os import PathLike
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -99,6 +101,7 @@ class Moments:
         """Return the moments of `features` (N×d) with `labels` (N) after both passes; `weight` K×d,
         `bias` K.
         """
+        features, labels = as_tensor("features", features), as_tensor("labels", labels)
         moments = cls(num_classes, check_features(features), scatter=scatter)
         moments.update(features, labels)
         moments.second_pass(weight, bias)
@@ -114,6 +117,7 @@ class Moments:
         range; on CUDA, where that would mean to wait, such samples are left out and reported once the
         moments are read.
         """
+        features, labels = as_tensor("features", features), as_tensor("labels", labels)
         self._check_batch(features, labels)
         if len(labels) == 0:
             return
@@ -138,6 +142,7 @@ class Moments:
         """
         if self._second is not None:
             raise ValueError("the second pass has begun already")
+        weight, bias = as_tensor("weight", weight), as_tensor("bias", bias)
         check_classifier(weight, bias, self.num_classes, self.dim)
         means = self.means
         classifier = None
@@ -304,6 +309,21 @@ class Moments:
 FORMAT = "eqcollapse.moments"
 
 
+def as_tensor(name: str, values: ArrayLike | None) -> Tensor | None:
+    """Return `values` (a tensor, an array, nested lists or None) as a tensor; ValueError for anything else."""
+    if values is None or isinstance(values, Tensor):
+        return values
+    try:
+        array = np.array(values)  # a copy: torch takes no read-only memory
+        if array.dtype.kind in "iu" and (array.dtype.kind == "i" or array.dtype.itemsize > 1):
+            array = array.astype(np.int64)
+        return torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be numbers in a tensor, an array or lists, not {type(values).__name__}"
+        ) from error
+
+
 def check_features(features: Tensor) -> int:
     """Return d of N×d real features; ValueError for anything else."""
     if features.ndim != 2 or features.is_complex():
@@ -316,6 +336,10 @@ def check_classifier(weight: Tensor | None, bias: Tensor | None, num_classes: in
     if weight is None and bias is not None:
         raise ValueError("a bias needs the weight that goes with it")
     if weight is not None and tuple(weight.shape) != (num_classes, dim):
+        if tuple(weight.shape) == (dim, num_classes):
+            raise ValueError(
+                f"weight must be {num_classes}×{dim} (classes×dimensions), not {tuple(weight.shape)}: transpose it"
+            )
         raise ValueError(f"weight must be {num_classes}×{dim}, not {tuple(weight.shape)}")
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise ValueError(f"bias must have {num_classes} entries, not shape {tuple(bias.shape)}")

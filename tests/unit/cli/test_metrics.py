@@ -5,6 +5,9 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 import zipfile
 
@@ -107,7 +110,7 @@ def test_a_nan_comes_with_its_reason(tmp_path, arrays, capsys):
     printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "nan" in printed["nc3_etf"]
     assert "no classifier was given" in printed["nc3_etf"]
-    assert "no majority classes were given" in printed["nc1_majority"]
+    assert "nc1_majority" not in printed
 
 
 def test_features_whose_means_overflow_are_a_nan_with_a_reason_too(tmp_path, capsys):
@@ -324,3 +327,57 @@ def test_lists_of_classes():
     for text in ("", "a", "1-", "-1"):
         with pytest.raises(argparse.ArgumentTypeError):
             class_list(text)
+
+
+def test_groups_are_printed_only_where_they_were_asked_for(tmp_path, arrays, capsys):
+    np.savez(tmp_path / "own.npz", **arrays)
+    assert metrics(tmp_path / "own.npz", "--csv", tmp_path / "out.csv") == 0
+    assert "majority" not in capsys.readouterr().out
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + len(COLUMNS)
+    assert metrics(tmp_path / "own.npz", "--majority", "0-1") == 0
+    assert "nc1_majority" in capsys.readouterr().out
+
+
+def test_a_transposed_classifier_is_named_so(tmp_path, arrays):
+    np.savez(tmp_path / "own.npz", **{**arrays, "weight": arrays["weight"].T})
+    with pytest.raises(EqcollapseError, match="it is transposed"):
+        metrics(tmp_path / "own.npz")
+
+
+def test_features_may_be_a_npy_with_labels_beside_it(tmp_path, arrays):
+    np.save(tmp_path / "own.npy", arrays["features"])
+    np.save(tmp_path / "labels.npy", arrays["labels"])
+    with pytest.raises(EqcollapseError, match="give their labels with --labels"):
+        metrics(tmp_path / "own.npy")
+    assert metrics(tmp_path / "own.npy", "--labels", tmp_path / "labels.npy") == 0
+
+
+def test_a_run_s_own_features_are_measured(tmp_path, arrays, capsys):
+    H, y = torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["labels"])
+    content = {"train/features": H, "train/labels": y, "test/features": H[:9].clone(), "test/labels": y[:9].clone()}
+    save_file(content, tmp_path / "features.safetensors")
+    for part, samples in ((), len(y)), (("--part", "test"), 9), (("--part", "train"), len(y)):
+        assert metrics(tmp_path / "features.safetensors", *part) == 0
+        assert capsys.readouterr().out.splitlines()[1].split() == ["samples", str(samples)]
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(EqcollapseError, match="leave --part out"):
+        metrics(tmp_path / "own.npz", "--part", "test")
+
+
+def test_arrays_and_lists_are_taken_as_tensors(arrays, expected):
+    for of in (np.asarray, lambda array: array.tolist()):
+        H, y, W, b = map(of, arrays.values())
+        found = collapse_metrics(Moments.of(H, y, K, W, b), W, b, majority=[0, 1])
+        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    with pytest.raises(ValueError, match="features must be numbers in a tensor, an array or lists, not str"):
+        Moments.of("features", [0], 1)
+
+
+def test_a_reader_that_goes_early_ends_it_quietly(tmp_path, arrays):
+    np.savez(tmp_path / "own.npz", **arrays)
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "eqcollapse", "metrics", str(tmp_path / "own.npz")]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
