@@ -56,10 +56,15 @@ def structure_error(gram: Tensor, target: Tensor) -> float:
     if gram.shape != target.shape:
         raise ValueError(f"a Gram matrix of shape {tuple(gram.shape)} has no target of shape {tuple(target.shape)}")
     gram = gram.double()
-    return float(torch.linalg.norm(_unit(gram) - _unit(target.to(gram))))
+    return float(unit_distance(gram, target.to(gram)))
+
+
+def unit_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Return ||A/||A||_F - B/||B||_F||_F of matrices (...×m×n), shape ...; nan where one is zero."""
+    return torch.linalg.matrix_norm(_unit(first) - _unit(second))
 
 
 def _unit(matrix: Tensor) -> Tensor:
     # Dividing by the largest entry first keeps the squares of very small or large features inside float64.
-    scaled = matrix / matrix.abs().max()
-    return scaled / torch.linalg.norm(scaled)
+    scaled = matrix / matrix.abs().amax((-2, -1), keepdim=True)
+    return scaled / torch.linalg.matrix_norm(scaled, keepdim=True)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from eqcollapse.collapse.frames import structure_error
+from eqcollapse.collapse.frames import structure_error, unit_distance
 from eqcollapse.collapse.streaming import EPSILON
 from eqcollapse.collapse.variability import ROUNDING
 
@@ -60,7 +60,7 @@ def duality_error(weight: Tensor, means: Tensor) -> float:
     """Return ||W/||W||_F - M^T/||M||_F||_F of `weight` (K×d) and `means` M^T (K×d): Papyan et al. 2020,
     not squared.
     """
-    return float(torch.linalg.norm(weight / torch.linalg.norm(weight) - means / torch.linalg.norm(means)))
+    return float(unit_distance(weight, means))
 
 
 def misalignment(weight: Tensor, means: Tensor) -> Tensor:

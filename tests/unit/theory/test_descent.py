@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory import Problem, minimise, optimum
 from eqcollapse.theory.samples import rotated
@@ -302,6 +303,40 @@ def test_metrics_by_hand():
     nc3 = (weight / weight.norm() - means.T / means.norm()).norm()
     for found, wanted in ((end.nc1, nc1), (end.nc2, nc2), (end.nc3, nc3)):
         assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("layers", "activation", "bias", "loss"),
+    list(itertools.product([1, 2], ["identity", "relu"], ["none", "free", "regularised"], ["mse", "ce"])),
+)
+def test_metrics_are_those_of_networks(layers, activation, bias, loss):
+    """Of the same features: at the start, and on the way."""
+    case = problem(layers=layers, activation=activation, bias=bias, loss=loss, dim=6, per_class=3)
+    end = minimise(case, [0, 1], iterations=40, step=0.2, start=0.8, logged=2)
+    start = minimise(case, [0, 1], iterations=0, step=0.2, start=0.8, logged=2).final
+    labels = torch.arange(3).repeat_interleave(3)
+    frame = "of" if loss == "mse" and bias == "none" else "etf"
+    for t, state in ((0, start), (-1, end.final)):
+        for run, layer in itertools.product((0, 1), range(layers)):
+            features, reader = state.features[run], state.weights[-1][run]
+            for weight in state.weights[:layer]:
+                features = weight[run] @ features
+                features = torch.relu(features) if activation == "relu" else features
+            for weight in reversed(state.weights[layer:-1]):
+                reader = reader @ weight[run]
+            moments = Moments.of(features.T, labels, 3)
+            networks = collapse_metrics(moments, reader, preset="tirer2022")
+            for name in ("nc1", "nc2", "nc3"):
+                wanted = networks[name if name == "nc1" else f"{name}_{frame}"]
+                assert float(getattr(end, name)[t, run, layer]) == pytest.approx(wanted, rel=1e-9), name
+
+
+def test_relu_with_a_free_bias_is_self_dual_about_the_global_mean():
+    """Its class means keep a common part, which the bias makes up for."""
+    case = Problem(**figure_1(layers=2, activation="relu", bias="free"))
+    end = minimise(case, [0, 1], iterations=50_000, step=0.1, start=0.3, logged=2)
+    assert float(end.nc3[-1, 1].max()) < 1e-6
+    assert float(end.nc3[-1, 0].min()) > 0.1  # behind its ReLU the features of one class are all zero
 
 
 def test_features_that_vanish_have_rank_0_and_no_metrics():

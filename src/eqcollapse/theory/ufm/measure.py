@@ -1,7 +1,7 @@
 """Loss and collapse metrics of a batch of runs, float64, batched over the leading dimension.
 
-Our own small versions of eqcollapse.collapse's metrics, because there a seed is a run of its own; the target
-frames are the same ones.
+NC2 and NC3 are those of Tirer & Bruna as eqcollapse.collapse has them (preset tirer2022): the distances and the frames
+are its own, and the global mean is removed where the frame is the simplex ETF. NC1 is written out again, for a batch.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqcollapse.collapse.frames import orthogonal_frame, simplex_etf
+from eqcollapse.collapse.frames import orthogonal_frame, simplex_etf, unit_distance
 from eqcollapse.theory.samples import Samples
 from eqcollapse.theory.ufm.problem import Problem
 
@@ -75,22 +75,22 @@ def frame_error(gram: Tensor, frame: str) -> Tensor:
 
 def distance(gram: Tensor, target: Tensor) -> Tensor:
     """||G / ||G||_F - E||_F (B) for Gram matrices B x K x K and a target E of unit norm."""
-    return torch.linalg.matrix_norm(_unit(gram) - target)
+    return unit_distance(_unless_vanished(gram), target)
 
 
 def duality_error(reader: Tensor, means: Tensor) -> Tensor:
     """||W / ||W||_F - M^T / ||M||_F||_F (B): Tirer & Bruna's NC3, 0 where the classifier is the class means."""
-    return torch.linalg.matrix_norm(_unit(reader) - _unit(means.mT))
+    return unit_distance(_unless_vanished(reader), _unless_vanished(means.mT))
 
 
 def _of_layer(problem: Problem, means: Tensor, deviations: Tensor, reader: Tensor) -> tuple[Tensor, ...]:
-    framed = means if problem.frame == "orthogonal" else centred(means)
+    framed = means if problem.frame == "orthogonal" else _unless_rounding(centred(means), means)
     values = torch.linalg.svdvals(means)
     rank = (values > (RANK_CUT * values[:, :1]).clamp(min=VANISHED)).sum(1)
     return (
         nc1(means, deviations, problem.num_samples),
         frame_error(framed.mT @ framed, problem.frame),
-        duality_error(reader, means),
+        duality_error(reader, framed),
         rank,
     )
 
@@ -103,6 +103,12 @@ def _product(weights: Sequence[Tensor]) -> Tensor:
     return product
 
 
-def _unit(matrix: Tensor) -> Tensor:
+def _unless_vanished(matrix: Tensor) -> Tensor:
     norm = torch.linalg.matrix_norm(matrix)[:, None, None]
-    return matrix / torch.where(norm > VANISHED, norm, torch.nan)
+    return torch.where(norm > VANISHED, matrix, torch.nan)
+
+
+def _unless_rounding(middle: Tensor, means: Tensor) -> Tensor:
+    """Return the centred class means `middle`, or nan where the `means` differ by rounding alone."""
+    norm, scale = (torch.linalg.matrix_norm(matrix)[:, None, None] for matrix in (middle, means))
+    return torch.where(norm > ROUNDING * scale, middle, torch.nan)
