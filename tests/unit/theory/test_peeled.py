@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory.layer_peeled.descent import MODELS, Cell, geometry, minimise_peeled
 from eqcollapse.theory.layer_peeled.optimum import _loss, _Sizes, collapse_threshold, lower_bound, peeled_optimum
@@ -51,6 +52,16 @@ def test_balanced_models_reach_the_lower_bound(model, bound, step):
         measured = geometry(result, cells)
         for name in ("nc2", "nc3", "etf_features", "seli_weight", "seli_features", "self_duality"):
             assert float(measured[name].max()) < 1e-5, name
+
+
+def test_self_duality_is_that_of_networks():
+    cells = [Cell(5, 10.0, seed) for seed in (0, 1)]
+    sizes = SIZES | {"bound_weight": 1.0, "bound_features": 1.0, "step": 0.5}
+    result = minimise_peeled("explicit", cells, iterations=20, **sizes)
+    measured = geometry(result, cells)["self_duality"]
+    for run in (0, 1):
+        moments = Moments.of(result.features[run].T, torch.arange(10), 10)
+        assert float(measured[run]) == pytest.approx(collapse_metrics(moments, result.weight[run])["nc3_duality"])
 
 
 def test_the_seli_geometry_under_imbalance_is_that_of_the_samples():

@@ -153,8 +153,8 @@ def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
     collapse, nan: they have vanished); norm_ratio: mean norm of minority over majority classifiers; nc2, nc3:
     paper A's, distance of W W^T and of W M to the simplex ETF; etf_features: of the centred class means' Gram
     matrix; seli_weight,
-    seli_features: distance of W W^T and M^T M to the SELI geometry; self_duality: of W from M^T, each of unit
-    norm;
+    seli_features: distance of W W^T and M^T M to the SELI geometry; self_duality: of W from M^T, each centred and of
+    unit norm (nc3_duality of the networks);
     layer_norm: the spectral norm of W_EX or W_DQ (below 1, the DEQ's plain iteration converges).
     """
     weight, features = result.weight, result.features
@@ -169,7 +169,7 @@ def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
         "etf_features": frame_error(means.mT @ means, "simplex"),
         "seli_weight": distance(weight @ weight.mT, seli_weight),
         "seli_features": distance(features.mT @ features, seli_means),
-        "self_duality": duality_error(weight, features),
+        "self_duality": duality_error(centred(weight.mT).mT, means),
         "layer_norm": torch.linalg.matrix_norm(result.layer, 2),
     }
 
