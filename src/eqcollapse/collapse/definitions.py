@@ -72,9 +72,11 @@ def trace_ratio(view: View) -> float:
 def cdnv(view: View) -> float:
     """Mean over pairs of classes of (v_i + v_j)/(2 ||m_i - m_j||^2), v_k = (1/n_k) sum ||h - m_k||^2.
 
-    Class-distance normalised variance, Galanti et al. 2022. Classes of one sample have no v and are left out.
+    Class-distance normalised variance, Galanti et al. 2022. Classes of one sample have no v and are left out; two
+    means that coincide leave it undefined, whatever the v.
     """
-    return _mean_defined(geometry.off_diagonal(view.cdnv))
+    inside = view.cdnv[view.several][:, view.several]
+    return float(geometry.off_diagonal(inside).mean())
 
 
 # ---------------------------------------------------------------- NC2: means and classifier form a frame
@@ -285,7 +287,7 @@ def _cosine_across(rows: Callable[[View], Tensor]) -> Callable[[View, View], flo
 
 def _cdnv_across(major: View, minor: View) -> float:
     first, second = (torch.isin(major.whole.classes, view.classes) for view in (major, minor))
-    return _mean_defined(major.whole.cdnv[first][:, second])
+    return float(major.whole.cdnv[first & major.whole.several][:, second & major.whole.several].mean())
 
 
 @dataclass(frozen=True)
@@ -313,8 +315,3 @@ def _share(hits: Tensor, view: View) -> float:
 
 def _divided(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
-
-
-def _mean_defined(values: Tensor) -> float:
-    defined = values[~values.isnan()]
-    return float(defined.mean()) if len(defined) else math.nan

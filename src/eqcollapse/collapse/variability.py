@@ -72,9 +72,9 @@ def pairwise_cdnv(means: Tensor, variances: Tensor) -> Tensor:
     """Return (v_i + v_j) / (2 ||m_i - m_j||^2) of the class means as they are (k×d) and `variances` v (k): k×k, nan
     on the diagonal.
 
-    Class-distance normalised variance: Galanti, György & Hutter 2022. Equal means give inf, as do means
-    that differ by their own rounding alone. A class far away costs the other pairs no digits: nothing is
-    centred on what is not of the pair.
+    Class-distance normalised variance: Galanti, György & Hutter 2022. Equal means give inf (nan without
+    variance), as do means that differ by their own rounding alone. A class far away costs the other pairs no
+    digits: nothing is centred on what is not of the pair.
     """
     norms = torch.linalg.norm(means, dim=1)
     distances = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")

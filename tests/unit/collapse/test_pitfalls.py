@@ -250,6 +250,27 @@ def test_k_cdnv_of_means_that_only_rounding_tells_apart_is_undefined(generator):
     assert "coincide" in found.reasons["cdnv_majority"]
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_k_cdnv_of_two_classes_on_one_point_is_undefined_collapsed_or_not(generator, noise):
+    """Two collapsed classes on one point are 0/0, and no pair to be left out: nothing tells these classes apart."""
+    means = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    y = torch.arange(4).repeat_interleave(10)
+    spread = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    H = means[y] + noise * torch.cat([spread, -spread]).repeat(4, 1)
+    for majority, name in (([0, 1], "cdnv_majority"), ([2, 3], "cdnv_minority"), ([0, 2], "cdnv_across")):
+        found = collapse_metrics(Moments.of(H, y, 4), majority=majority)
+        for metric in ("cdnv", name):
+            assert np.isnan(found[metric]), metric
+            assert "two class means coincide" in found.reasons[metric]
+
+
+def test_k_cdnv_leaves_out_a_class_of_one_sample_even_on_a_mean(generator):
+    H, y = torch.randn(41, 4, generator=generator, dtype=torch.float64), torch.arange(41) // 20
+    found = [Moments.of(H[:40], y[:40], 3), Moments.of(torch.cat([H[:40], H[:20].mean(0, keepdim=True)]), y, 3)]
+    whole, beside = (collapse_metrics(moments, majority=[0])["cdnv"] for moments in found)
+    assert beside == pytest.approx(whole, rel=1e-12)
+
+
 def test_a_bias_that_is_not_finite_is_named(generator):
     H, y = torch.randn(30, 4, generator=generator), torch.arange(30) % 3
     weight, bias = torch.randn(3, 4, generator=generator), torch.tensor([0.0, float("nan"), 1.0])
