@@ -56,7 +56,7 @@ def solve(f: Map, z0: Tensor, config: SolverConfig | None = None, **options: Any
 
     Raises:
         ConfigError: config and keywords together, or an unknown keyword.
-        LayerError: a state in half precision, or an f that does not return its argument's shape.
+        LayerError: a state in half precision or a complex one, or an f that does not return its argument's shape.
     """
     if config is not None and options:
         raise ConfigError(f"give a config or keywords, not both (got {', '.join(options)} beside a config)")
@@ -71,6 +71,8 @@ def fixed_point(
 
     z0 itself may be what is returned.
     """
+    if z0.is_complex():
+        raise LayerError(f"the state is real, not {z0.dtype}: pass torch.view_as_real(z0)")
     if z0.dtype not in (torch.float32, torch.float64):
         raise LayerError(f"the state is kept in float32 or float64, not {z0.dtype}: pass z0.float()")
     evaluate = _evaluation(f, z0)

@@ -357,6 +357,8 @@ def test_no_graph_is_kept():
 def test_half_precision_states_and_wrong_shapes_are_refused():
     with pytest.raises(LayerError, match="float32 or float64"):
         solve(lambda z: z, torch.zeros(2, 2, dtype=torch.bfloat16))
+    with pytest.raises(LayerError, match=r"^the state is real, not torch.complex64: [^\n]*view_as_real"):
+        solve(lambda z: z / 2, torch.ones(2, 2, dtype=torch.complex64))
     with pytest.raises(LayerError, match="keep the shape"):
         solve(lambda z: z[:, :1], torch.zeros(2, 2))
 
