@@ -103,7 +103,7 @@ def solver_summary(accuracy: pd.DataFrame) -> str:
     if "solver_converged" not in accuracy:
         return "<p>This study has no DEQ.</p>"
     final = last_epoch(accuracy).dropna(subset=["solver_converged"])
-    lines = ["| Data set | Split | Model | Seeds | Converged (%) | Steps | Residual | Spectral radius |", "|---|"]
+    lines = ["| Data set | Split | Model | Seeds | Converged (%) | Steps | Residual | Spectral radius, est. |", "|---|"]
     for (dataset, split, model), part in final.groupby(["dataset", "split", "model"], sort=False):
         lines.append(
             f"| {dataset} | {split} | {model_name(model)} | {len(part)} | {100 * converged(part).min():.1f} "

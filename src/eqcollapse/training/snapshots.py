@@ -20,8 +20,9 @@ RADIUS_SAMPLES = 32
 def measure(cell: Cell) -> dict[str, Tensor]:
     """Measure the training features of the epoch that ended; add to its row of the history the training accuracy and,
     for a DEQ, `train_solver_converged` (the share of these solves, in evaluation mode, that converged) and
-    `solver_spectral_radius` of df/dz at the equilibrium (mean over samples; `..._max`: the largest); for a layer whose
-    contraction is guaranteed also `solver_contraction_certified` and `solver_contraction_slack` (see `Contraction`).
+    `solver_spectral_radius`, an estimate, of df/dz at the equilibrium (mean over samples; `..._max`: the largest); for
+    a layer whose contraction is guaranteed also `solver_contraction_certified` and `solver_contraction_slack` (see
+    `Contraction`).
 
     Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU. The layers
     are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image.
