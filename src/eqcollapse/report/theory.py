@@ -27,6 +27,7 @@ def descent(runs: pd.DataFrame, *, width: float) -> Figure:
     """Draw figures B-1 to B-4: loss, NC1, NC2 and NC3 over iterations, a line a layer's features.
 
     Lines are medians over the seeds, bands reach from the lowest to the highest; a dotted line is the closed form.
+    Where a lower point is known it is called full collapse, and a dashed line is that point.
     A row of axes for each of several lambda_scales.
     """
     scales = dict(list(runs[runs.iteration > 0].groupby("lambda_scale")))
@@ -45,7 +46,11 @@ def _descent(axes: Sequence[Axes], runs: pd.DataFrame) -> None:
     layers = _layers(runs)
     _band(axes[0], runs, "loss", {"color": COLOURS[-1]}, None)
     if runs.optimum.notna().all():
-        axes[0].axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle=":", label="closed form")
+        beaten = runs.lower.notna().all()
+        if beaten:
+            axes[0].axhline(runs.lower.iloc[0], color=COLOURS[2], linestyle="--", label="low-rank point")
+        label = "full collapse" if beaten else "closed form"
+        axes[0].axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle=":", label=label)
         axes[0].legend(loc="upper right", fontsize=7)
     for axis, metric in zip(axes[1:], ("nc1", "nc2", "nc3"), strict=True):
         for layer in layers:
@@ -138,7 +143,7 @@ def table(experiments: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Columns: experiment, case, measured (the least loss over the seeds), highest (the greatest), closed_form,
     relative_gap of the least, range_gap (the same gap as a share of log K - closed_form, all that there is to gain;
     layer-peeled only, whose losses differ little from log K under small bounds), status (`global`: proved to be the
-    minimum; `stationary`; `beaten`; `unknown`).
+    minimum; `stationary`; `beaten`: the gaps are to full collapse, which is not the minimum; `unknown`).
     A layer-peeled experiment gives two cases a model: balanced (R = 1) against the lower bound, and of the
     imbalanced cells that with the largest relative gap against the exact minimum.
     """

@@ -67,6 +67,15 @@ def test_descent_has_a_line_a_layer_and_the_closed_form(frames):
     assert len(report.descent(frames["free"], width=7).axes[0].lines) == 1
 
 
+def test_descent_does_not_call_a_beaten_value_the_closed_form(frames):
+    assert set(frames["deep"].status) == {"beaten"}
+    loss = report.descent(frames["deep"], width=7).axes[0]
+    labels = {line.get_label(): line.get_ydata()[0] for line in loss.lines[-2:]}
+    assert labels == {"low-rank point": frames["deep"].lower[0], "full collapse": frames["deep"].optimum[0]}
+    plain = report.descent(frames["plain"], width=7).axes[0]
+    assert plain.lines[-1].get_label() == "closed form"
+
+
 def test_a_line_is_the_median_of_the_seeds_of_one_scale(frames):
     """Each of several lambda_scales has a row, with its own closed form."""
     runs = frames["scales"]

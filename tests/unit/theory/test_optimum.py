@@ -10,8 +10,9 @@ from scipy.linalg import block_diag
 from scipy.optimize import minimize, minimize_scalar
 
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.theory import Problem, optimum
+from eqcollapse.theory import Problem, minimise, optimum
 from eqcollapse.theory.ufm.lowrank import FOUND, _deepened, _graphs, factors, graph_cost, low_rank_cost
+from eqcollapse.theory.ufm.search import lowest_found
 
 POINTS = Path(__file__).parent / "points"
 
@@ -275,6 +276,33 @@ def test_the_closed_form_is_the_loss_of_full_collapse(loss, layers):
     assert fit + sum(penalties) == pytest.approx(best.loss, rel=1e-12)
 
 
+@pytest.mark.parametrize(("K", "layers", "level"), [(4, 3, 2e-3), (6, 2, 8e-3), (9, 4, 1e-3)])
+def test_deep_cross_entropy_is_beaten_where_descents_go_lower(K, layers, level):
+    """`lower` is the loss of a point, by the objective itself, and no higher than what descents reach."""
+    n, d = 2, 2 * K
+    lambdas = tuple(level * (1 + x / 2) for x in range(layers))
+    sizes = {"num_classes": K, "per_class": n, "dim": d, "layers": layers, "loss": "ce"}
+    case = problem(**sizes, lambda_weights=lambdas, lambda_features=level / 2)
+    best = optimum(case)
+    assert best.status == "beaten"
+    assert best.lower < best.loss * (1 - 1e-2)
+
+    costs = [*reversed(lambdas), n * case.lambda_features]
+    found = lowest_found(K, layers + 1, case.penalty, d)[1]
+    *weights, H = [factor * math.sqrt(case.penalty / cost) for factor, cost in zip(found, costs, strict=True)]
+    logits = np.repeat(functools.reduce(np.matmul, [*weights, H]), n, 1)
+    targets = np.repeat(np.eye(K), n, 1)
+    fit = (np.log(np.exp(logits).sum(0)) - (logits * targets).sum(0)).mean()
+    penalty = sum(cost / 2 * (m**2).sum() for cost, m in zip(costs, [*weights, H], strict=True))
+    assert fit + penalty == pytest.approx(best.lower, rel=1e-12)
+
+    descents = minimise(case, range(4), iterations=6000, step=0.5, start=1 / d**0.5, logged=2)
+    reached = float(descents.loss[-1].min())
+    assert reached < best.loss
+    assert best.lower < reached * (1 + 1e-3)
+
+
 def test_what_is_not_proved_is_not_called_global():
-    for changes in ({"loss": "ce", "layers": 2}, {"bias": "regularised", "lambda_bias": 0.1, "layers": 2}):
+    few = {"loss": "ce", "layers": 2, "num_classes": 3}
+    for changes in (few, {"bias": "regularised", "lambda_bias": 0.1, "layers": 2}):
         assert optimum(problem(**changes)).status == "stationary"

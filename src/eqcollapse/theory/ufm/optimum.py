@@ -13,6 +13,10 @@ from scipy.optimize import brentq
 
 from eqcollapse.theory.ufm.lowrank import low_rank_cost
 from eqcollapse.theory.ufm.problem import Problem
+from eqcollapse.theory.ufm.search import lowest_found
+
+ROUNDING = 1e-9
+"""A found loss is lower than another when it is so by more than this share."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Optimum:
     bias: every entry of b.
     status: `global` (proved); `stationary` (the value of full collapse, or of 0 where that is lower, not known to be
         the least); `beaten` (the same value, and strictly lower points are known); `unknown` (no closed form).
-    lower: for `beaten`, the loss of a low-rank point (lowrank.py), else None.
+    lower: for `beaten`, the loss of a low-rank point (lowrank.py; search.py for cross-entropy), else None.
     reason: why, in a sentence.
     """
 
@@ -130,7 +134,10 @@ def _standing(problem: Problem, loss: float, s: float) -> tuple[str, float | Non
     if problem.loss == "ce":
         if L == 1:
             return "global", None, "one layer with cross-entropy: Zhu et al. (2021), theorem 3.1"
-        return "stationary", None, "deep cross-entropy models can have lower low-rank points (Garrod & Keating 2025)"
+        lower = lowest_found(K, L + 1, problem.penalty, problem.dim)[0]
+        if lower < loss * (1 - ROUNDING):
+            return "beaten", lower, "low-rank points lie lower (Garrod & Keating 2025); `lower` is the loss of one"
+        return "stationary", None, "a search found no lower point; deep cross-entropy models can have some"
     if problem.bias == "regularised" and L > 1:
         return "stationary", None, "proved for one layer (convex in the output); deeper ones by descent only"
     if problem.is_linear:
