@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eqcollapse.collapse.arrays import from_array
 from eqcollapse.collapse.metrics import Metrics, class_metrics, collapse_metrics
-from eqcollapse.collapse.moments import Moments
+from eqcollapse.collapse.moments import Moments, check_not_transposed
 
 FilePath = str | PathLike[str]
 
@@ -54,7 +55,7 @@ def _countable(name: str, tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         raise ValueError(f"{name} holds {tensor.dtype}, not numbers")
     if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
-        return _tensor(name, tensor.numpy())
+        return from_array(name, tensor.numpy())
     if tensor.is_floating_point() and tensor.element_size() == 1:
         return tensor.float()
     return tensor
@@ -65,29 +66,14 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
         unpacked = sum(member.file_size for member in archive.zip.infolist())
         if unpacked > _half_of_memory():
             raise ValueError(f"it unpacks to {unpacked} bytes, more than half of this machine's memory")
-        return {name: _tensor(name, archive[name]) for name in archive.files}
+        return {name: from_array(name, archive[name]) for name in archive.files}
 
 
 def _read_array(path: Path) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it is not an array of numpy's; an archive of them ends in .npz")
-    return {"array": _tensor("array", np.load(path, allow_pickle=False))}
-
-
-def _tensor(name: str, array: np.ndarray | bytes) -> Tensor:
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} is not an array")
-    # torch has no unsigned types of more than 8 bits to count with, and no foreign byte orders.
-    if array.dtype.kind in "ui":
-        if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"{name} holds numbers of {2**63} and more")
-        array = array.astype(np.int64)
-    elif array.dtype.kind == "f":
-        array = array.astype(array.dtype.newbyteorder("="))
-    else:
-        raise ValueError(f"{name} holds {array.dtype}, not numbers")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return {"array": from_array("array", np.load(path, allow_pickle=False))}
 
 
 def _half_of_memory() -> int:
@@ -137,7 +123,7 @@ def measure(
     unless given, or "test") is measured. `majority` and `options` go to `collapse_metrics`. ValueError or
     FileNotFoundError, with the file's name, on whatever is wrong.
     """
-    tensors = _of_part(read_tensors(path), part)
+    tensors = _of_part(read_tensors(path), part, path)
     if Path(path).suffix == ".npy":
         if labels is None:
             raise ValueError(f"{path} has features alone: give their labels with --labels FILE")
@@ -148,8 +134,8 @@ def measure(
     classes = _labels(tensors, labels, path)
     W = tensors.get("weight") if weight is None else pick(read_tensors(weight), "weight", weight)
     b = tensors.get("bias") if bias is None else pick(read_tensors(bias), "bias", bias)
-    if W is not None:
-        _check_weight(W, features)
+    if W is not None and features.ndim == 2:
+        check_not_transposed(W, features.shape[-1])
     K = _num_classes(num_classes, W, classes)
     _check_room(K, features)
     moments = Moments.of(features, classes, K, W, b)
@@ -166,25 +152,15 @@ def _labels(tensors: dict[str, Tensor], other: FilePath | None, path: FilePath) 
     return tensors["labels"]
 
 
-def _of_part(tensors: dict[str, Tensor], part: str | None) -> dict[str, Tensor]:
+def _of_part(tensors: dict[str, Tensor], part: str | None, path: FilePath) -> dict[str, Tensor]:
     """Return the tensors of one part of a run's own features, whose names are "train/features" and so on."""
     if part is None and ("features" in tensors or "train/features" not in tensors):
         return tensors
     prefix = f"{part or PARTS[0]}/"
     chosen = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not chosen:
-        raise ValueError(f"there is no part {part!r} in this file, which is no run's own: leave --part out")
+        raise ValueError(f"{path} has no part {part!r}, since it is not a run's own features: leave --part out")
     return chosen
-
-
-def _check_weight(weight: Tensor, features: Tensor) -> None:
-    """Name a transposed classifier before its columns are taken for classes: dimensions tell, if they differ."""
-    dim = features.shape[-1] if features.ndim == 2 else None
-    if weight.ndim == 2 and weight.shape[0] == dim != weight.shape[1]:
-        raise ValueError(
-            f"weight must be K×d (classes×dimensions, d={dim}), not {tuple(weight.shape)}: it is transposed, "
-            "give its transpose"
-        )
 
 
 def _num_classes(given: int | None, weight: Tensor | None, labels: Tensor) -> int:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse import geometry
+from eqcollapse.collapse.arrays import as_tensor
 from eqcollapse.collapse.definitions import ACROSS, GROUP, WHOLE, Across
-from eqcollapse.collapse.moments import Moments, as_tensor
+from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.presets import PRESETS, Preset
 from eqcollapse.collapse.requirements import NEEDS, Metric, missing
 from eqcollapse.collapse.view import Options, View

@@ -9,13 +9,12 @@ from functools import wraps
 from os import PathLike
 from typing import ParamSpec, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eqcollapse.collapse.arrays import as_tensor
 from eqcollapse.collapse.gathering import Gathering
 from eqcollapse.collapse.serialization import passes_of, tensors_of
 from eqcollapse.collapse.streaming import FirstPass, Projection, SecondPass
@@ -309,21 +308,6 @@ class Moments:
 FORMAT = "eqcollapse.moments"
 
 
-def as_tensor(name: str, values: ArrayLike | None) -> Tensor | None:
-    """Return `values` (a tensor, an array, nested lists or None) as a tensor; ValueError for anything else."""
-    if values is None or isinstance(values, Tensor):
-        return values
-    try:
-        array = np.array(values)  # a copy: torch takes no read-only memory
-        if array.dtype.kind in "iu" and (array.dtype.kind == "i" or array.dtype.itemsize > 1):
-            array = array.astype(np.int64)
-        return torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} must be numbers in a tensor, an array or lists, not {type(values).__name__}"
-        ) from error
-
-
 def check_features(features: Tensor) -> int:
     """Return d of N×d real features; ValueError for anything else."""
     if features.ndim != 2 or features.is_complex():
@@ -336,13 +320,20 @@ def check_classifier(weight: Tensor | None, bias: Tensor | None, num_classes: in
     if weight is None and bias is not None:
         raise ValueError("a bias needs the weight that goes with it")
     if weight is not None and tuple(weight.shape) != (num_classes, dim):
-        if tuple(weight.shape) == (dim, num_classes):
-            raise ValueError(
-                f"weight must be {num_classes}×{dim} (classes×dimensions), not {tuple(weight.shape)}: transpose it"
-            )
+        check_not_transposed(weight, dim, num_classes)
         raise ValueError(f"weight must be {num_classes}×{dim}, not {tuple(weight.shape)}")
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise ValueError(f"bias must have {num_classes} entries, not shape {tuple(bias.shape)}")
+
+
+def check_not_transposed(weight: Tensor, dim: int, num_classes: int | None = None) -> None:
+    """Raise ValueError where `weight` is d×K; any K other than d will do unless `num_classes` is given."""
+    shape = tuple(weight.shape)
+    if len(shape) == 2 and shape[0] == dim != shape[1] and num_classes in (None, shape[1]):
+        raise ValueError(
+            f"weight must be {num_classes or 'K'}×{dim} (classes×dimensions), not {shape}: it is transposed, "
+            "give its transpose"
+        )
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

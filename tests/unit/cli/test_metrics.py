@@ -381,3 +381,15 @@ def test_a_reader_that_goes_early_ends_it_quietly(tmp_path, arrays):
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_api_names_a_transposed_classifier_too(arrays):
+    H, y, W, _ = (torch.from_numpy(array) for array in arrays.values())
+    with pytest.raises(ValueError, match="it is transposed"):
+        Moments.of(H, y, K, W.mT)
+
+
+@pytest.mark.parametrize("values", [[2**63], ["a"], [[1.0], [2.0, 3.0]], [True], {"a": 1}])
+def test_what_holds_no_numbers_for_torch_is_refused_with_its_name(values):
+    with pytest.raises(ValueError, match=r"^features "):
+        Moments.of(values, [0], 1)
