@@ -16,8 +16,8 @@ from torch import Tensor
 
 from eqcollapse.collapse.frames import seli
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.theory.distances import centred, distance, duality_error, frame_error
 from eqcollapse.theory.layer_peeled.optimum import VANISHED, peeled_optimum
-from eqcollapse.theory.ufm.measure import centred, distance, duality_error, frame_error
 
 MOMENTUM = 0.95
 """Of the descent (heavy ball), once it is past its WARM_UP."""

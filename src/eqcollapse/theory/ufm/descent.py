@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.theory.samples import Samples, rotated, spelled_out
 from eqcollapse.theory.ufm.measure import Measurement, measure
 from eqcollapse.theory.ufm.optimum import optimum
 from eqcollapse.theory.ufm.problem import Problem
+from eqcollapse.theory.ufm.samples import Samples, rotated, spelled_out
 
 CHECK_EVERY = 100
 """Iterations between two looks for a diverged run; once infinite, a run stays so."""

@@ -26,7 +26,7 @@ Edges = tuple[tuple[int, int], ...]
 
 
 FOUND = {(3, 4): 2.9465, (8, 3): 7.9063}
-"""Cost, rounded up, of a point that a search found for K classes in L layers of K units (tests/unit/theory/points).
+"""Cost, rounded up, of a point that a search found for K classes in L layers of K units (tests/unit/theory/ufm/points).
 
 In three layers some thousand descents each ended no lower than full collapse for K = 3 to 7.
 """

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqcollapse.collapse.frames import orthogonal_frame, simplex_etf, unit_distance
-from eqcollapse.theory.samples import Samples
+from eqcollapse.theory.distances import VANISHED, centred, duality_error, frame_error
 from eqcollapse.theory.ufm.problem import Problem
+from eqcollapse.theory.ufm.samples import Samples
 
-FRAMES = {"simplex": simplex_etf, "orthogonal": orthogonal_frame}
 RANK_CUT = 1e-3
 """A singular value counts towards the rank of the class means when it is above this share of the largest."""
 ROUNDING = 1e-13
 """A singular value of centred class means below this share of their norm is what rounding has left of 0."""
-VANISHED = 1e-100
-"""A matrix of a norm below this is zero but for rounding: its rank is 0 and its other metrics are nan."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +60,6 @@ def nc1(means: Tensor, deviations: Tensor, num_samples: int) -> Tensor:
     return torch.where(found, traces, torch.nan)
 
 
-def centred(means: Tensor) -> Tensor:
-    """Return class means (B x d x K) less their unweighted mean."""
-    return means - means.mean(2, keepdim=True)
-
-
-def frame_error(gram: Tensor, frame: str) -> Tensor:
-    """Return the distance (B) of Gram matrices B x K x K from the frame `simplex` or `orthogonal`."""
-    return distance(gram, FRAMES[frame](gram.shape[-1]))
-
-
-def distance(gram: Tensor, target: Tensor) -> Tensor:
-    """||G / ||G||_F - E||_F (B) for Gram matrices B x K x K and a target E of unit norm."""
-    return unit_distance(_unless_vanished(gram), target)
-
-
-def duality_error(reader: Tensor, means: Tensor) -> Tensor:
-    """||W / ||W||_F - M^T / ||M||_F||_F (B): Tirer & Bruna's NC3, 0 where the classifier is the class means."""
-    return unit_distance(_unless_vanished(reader), _unless_vanished(means.mT))
-
-
 def _of_layer(problem: Problem, means: Tensor, deviations: Tensor, reader: Tensor) -> tuple[Tensor, ...]:
     framed = means if problem.frame == "orthogonal" else _unless_rounding(centred(means), means)
     values = torch.linalg.svdvals(means)
@@ -101,11 +78,6 @@ def _product(weights: Sequence[Tensor]) -> Tensor:
     for weight in reversed(weights[:-1]):
         product = product @ weight
     return product
-
-
-def _unless_vanished(matrix: Tensor) -> Tensor:
-    norm = torch.linalg.matrix_norm(matrix)[:, None, None]
-    return torch.where(norm > VANISHED, matrix, torch.nan)
 
 
 def _unless_rounding(middle: Tensor, means: Tensor) -> Tensor:

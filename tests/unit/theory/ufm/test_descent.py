@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory import Problem, minimise, optimum
-from eqcollapse.theory.samples import rotated
 from eqcollapse.theory.ufm.descent import log_spaced
 from eqcollapse.theory.ufm.measure import nc1
+from eqcollapse.theory.ufm.samples import rotated
 
 
 def problem(lam=0.02, **changes):
