@@ -56,7 +56,7 @@ def check(found: Mapping[str, Content], config: Mapping[str, Any]) -> tuple[list
 def check_stages(study: Study) -> list[Finding]:
     """Check that dvc.yaml has every output of `study` under one stage's outs, and every input under its deps.
 
-    That its params are right takes moving every key of params.yaml, which tests/unit/pipeline/test_dvc_stages.py does.
+    That its params are right takes moving every key of params.yaml: tests/unit/provenance/test_dvc_stages.py does it.
     """
     if not Path(STAGES).exists():
         return []
