@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from eqcollapse.cli.metrics import add_arguments, run
 from eqcollapse.collapse import COLUMNS, PRESETS
@@ -34,10 +36,13 @@ def test_the_commands_run(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     y, W = np.arange(60) % 6, rng.normal(size=(6, 8))
-    np.savez("own.npz", features=W[y] + 0.1 * rng.normal(size=(60, 8)), labels=y)
+    features = W[y] + 0.1 * rng.normal(size=(60, 8))
+    np.savez("own.npz", features=features, labels=y)
+    np.save("own.npy", features)
+    save_file({"test/features": torch.from_numpy(features), "test/labels": torch.from_numpy(y)}, "features.safetensors")
     np.savez("head.npz", weight=W, bias=W[:, 0])
     np.save("labels.npy", y)
-    program, module, name, subcommand, *arguments = shlex.split(command)
+    program, module, name, subcommand, *arguments = shlex.split(command, comments=True)
     assert (program, module, name, subcommand) == ("python", "-m", "eqcollapse", "metrics")
     parser = argparse.ArgumentParser()
     add_arguments(parser)
