@@ -79,7 +79,7 @@ ATTACKS = [
     Attack("report code changed", "code", source("src/eqcollapse/report/figures.py")),
     Attack("metrics code changed", "code", source("src/eqcollapse/report/metrics.py")),
     Attack("data code changed", "code", source("src/eqcollapse/data/images.py")),
-    Attack("the command line's code changed", "code", source("src/eqcollapse/__main__.py")),
+    Attack("the command line's code changed", "code", source("src/eqcollapse/cli/main.py")),
     Attack("the code that writes records changed", "code", source("src/eqcollapse/provenance/records.py")),
     Attack("the code that files are written by changed", "code", source("src/eqcollapse/runtime/files.py")),
     Attack("the record of a run deleted", "missing", removed(f"{RUN}/model.safetensors", True)),

@@ -123,7 +123,7 @@ def where(pid: int) -> str:
 LIMITED = """
 import resource, sys
 import torch
-from eqcollapse.__main__ import main
+from eqcollapse.cli.main import main
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 29),) * 2)
 sys.exit(main(sys.argv[1:]))

@@ -1,10 +1,7 @@
 """How every figure looks, and how it is saved to the same bytes each time."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-
-os.environ["MPLBACKEND"] = "agg"  # a notebook's own is no backend outside it, and fails as matplotlib is imported
 
 import matplotlib
 

@@ -19,7 +19,8 @@ RUNTIME = {f"{PACKAGE}.runtime.{path.stem}" for path in (ROOT / "runtime").glob(
 PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer"}
 """How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash). They are in no
 path's digest: all of runtime/, and what downloads."""
-RUNNER = {*PLUMBING, f"{PACKAGE}.__main__", f"{PACKAGE}.cli.spec", f"{PACKAGE}.provenance.records"}
+CLI = {f"{PACKAGE}.__main__", *(f"{PACKAGE}.cli.{name}" for name in ("main", "stages", "spec"))}
+RUNNER = {*PLUMBING, *CLI, f"{PACKAGE}.provenance.records"}
 """What every job passes through besides its stage's modules: in no path's digest either, but in every record."""
 
 

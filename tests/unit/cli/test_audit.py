@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eqcollapse import __main__
+from eqcollapse.cli.main import main
 from eqcollapse.provenance.dag import stated
 from eqcollapse.provenance.explain import _typed
 from eqcollapse.provenance.reading import Record
@@ -95,7 +95,7 @@ def test_inputs_by_standard_input_are_recorded_as_those_on_the_command_line(tmp_
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     start = ["table", "--digest", "0123456789", "--spec", "{}", "--inputs"]
     end = ["--outputs", "o.csv", "o.md", "o.tex"]
-    assert __main__.main([*start, *words, *end]) == 0
+    assert main([*start, *words, *end]) == 0
     written = json.loads(Path("o.provenance.json").read_text())
     assert seen == [source["path"] for source in written["inputs"]] == ["a.csv", "b.csv"]
     assert written["command"][3:] == [*start, "a.csv", "b.csv", *end]

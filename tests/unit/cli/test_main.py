@@ -2,7 +2,7 @@
 
 import pytest
 
-from eqcollapse import __main__
+from eqcollapse.cli import main
 from eqcollapse.runtime.errors import EqcollapseError, printable
 
 
@@ -14,8 +14,8 @@ def ended(tmp_path, monkeypatch, capsys):
         def raises():
             raise error
 
-        monkeypatch.setattr(__main__, "_parser", raises)
-        return __main__.main(list(arguments)), capsys.readouterr().err
+        monkeypatch.setattr(main, "new_parser", raises)
+        return main.main(list(arguments)), capsys.readouterr().err
 
     monkeypatch.chdir(tmp_path)
     return ended

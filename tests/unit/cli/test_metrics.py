@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eqcollapse.__main__ import main
+from eqcollapse.cli.main import main
 from eqcollapse.cli.metrics import add_arguments, class_list, run
 from eqcollapse.collapse import COLUMNS, Moments, collapse_metrics, features
 from eqcollapse.runtime.errors import EqcollapseError

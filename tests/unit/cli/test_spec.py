@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eqcollapse.__main__ import main
+from eqcollapse.cli.main import main
 from eqcollapse.study.grid import STAGES, Study
 from eqcollapse.study.params import parse
 

@@ -1,10 +1,16 @@
 """Figures: what is in them, and that they are the same bytes each time."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
 from eqcollapse.report import figures
 from eqcollapse.report.curves import curves
+from projects import ROOT
 
 SPEC = {
     "kind": "curves",
@@ -57,3 +63,17 @@ def test_the_same_data_are_the_same_bytes(frames, tmp_path):
         figures.run(SPEC, inputs, outputs)
         drawn.append([path.read_bytes() for path in outputs])
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_the_backend_that_a_notebook_sets_is_not_asked_for(frames, tmp_path, backend):
+    """A command that a notebook starts inherits its variable, and matplotlib does not load with it."""
+    for name, frame in zip(("collapse.csv", "accuracy.csv"), frames, strict=True):
+        frame.to_csv(tmp_path / name, index=False)
+    words = ["figure", "--digest", "0123456789", "--spec", json.dumps(SPEC), "--inputs", "collapse.csv", "accuracy.csv"]
+    outputs = [f"drawn.{suffix}" for suffix in ("pdf", "png", "svg")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MPLBACKEND": backend}
+    command = [sys.executable, "-m", "eqcollapse", *words, "--outputs", *outputs]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all((tmp_path / name).stat().st_size for name in outputs)

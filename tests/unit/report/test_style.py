@@ -33,26 +33,3 @@ def test_a_matplotlibrc_changes_nothing(tmp_path, rc):
     own.mkdir()
     (own / "matplotlibrc").write_text(rc)
     assert drawn(own) == drawn(plain)
-
-
-NOTEBOOK = "module://matplotlib_inline.backend_inline"
-COMMAND = """
-import runpy, sys
-from importlib import import_module
-sys.argv[1:] = ["check"]
-try:
-    runpy.run_module("eqcollapse", run_name="__main__")
-except SystemExit:
-    import_module("eqcollapse.report.features")
-"""
-
-
-@pytest.mark.parametrize("backend", [NOTEBOOK, "nonsense"])
-def test_the_backend_that_a_notebook_sets_is_not_asked_for(tmp_path, backend):
-    assert drawn(tmp_path, MPLBACKEND=backend)
-
-
-@pytest.mark.parametrize("backend", [NOTEBOOK, "nonsense"])
-def test_a_command_in_a_notebook_loads_the_figures(backend):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MPLBACKEND": backend}
-    subprocess.run([sys.executable, "-c", COMMAND], cwd=ROOT, env=environment, check=True, capture_output=True)

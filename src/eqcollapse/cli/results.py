@@ -1,0 +1,36 @@
+"""The commands `confirm` and `attic`: the files that a stage owes, and what earlier settings left."""
+
+import argparse
+from typing import Any
+
+from eqcollapse.runtime.errors import EqcollapseError
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the two commands to the command line's subparsers."""
+    confirm = commands.add_parser("confirm", help="check that a stage's files are what params.yaml asks for")
+    confirm.add_argument("stage", help="a stage of dvc.yaml")
+    confirm.set_defaults(run=_confirm)
+    attic = commands.add_parser("attic", help="list what earlier settings left in .attic/, or delete of it")
+    attic.add_argument("names", nargs="*", metavar="PATTERN", help="only these: '*' stands for anything")
+    attic.add_argument("--older-than", metavar="AGE", help="only what was made longer ago: 12h, 30d, 2w")
+    attic.add_argument("--delete", action="store_true", help="delete what is listed")
+    attic.set_defaults(run=_attic)
+
+
+def _confirm(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.pipeline.confirm import confirm
+    from eqcollapse.provenance import dvc_stages
+    from eqcollapse.study.grid import Study
+    from eqcollapse.study.params import load
+
+    stages = {stage.name: stage for stage in dvc_stages.load()}
+    if options.stage not in stages:
+        raise EqcollapseError(f"{options.stage!r} is not a stage of dvc.yaml: {', '.join(stages)}")
+    confirm(Study(load()), stages[options.stage])
+
+
+def _attic(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.pipeline import attic
+
+    print(attic.report(options.names, older_than=options.older_than, delete=options.delete))

@@ -1,0 +1,99 @@
+"""The commands `data` to `page`: a job of one stage, as a rule's `shell:` or a person starts it."""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from eqcollapse.runtime.errors import EqcollapseError
+
+
+def add_arguments(commands: Any) -> None:
+    """Add a command for each stage to the command line's subparsers."""
+    from eqcollapse.cli import spec
+    from eqcollapse.study.grid import ABOUT, STAGES
+
+    for stage in STAGES:
+        command = commands.add_parser(stage, help=ABOUT[stage])
+        command.set_defaults(run=_run)
+        command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
+        command.add_argument("--code", help="the digest of the stage's code when the job was planned")
+        command.add_argument("--spec", required=True, type=spec.from_json, help="the resolved settings, as JSON")
+        command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
+        command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
+    commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
+    commands.choices["data"].add_argument("--mirror", help="a folder or URL to look at before the canonical source")
+    commands.choices["train"].add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def resuming(arguments: list[str]) -> str:
+    """Return what an interrupted command, which may not have parsed its arguments yet, says of going on."""
+    if arguments[:1] != ["train"]:
+        return ""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    digest = dict(pairwise(words)).get("--digest")
+    if digest and _checkpoint(digest).exists():
+        return "; the same command goes on from here"
+    return "; no epoch is kept, so the same command begins anew"
+
+
+def _checkpoint(digest: str) -> Path:
+    return Path(".cache/checkpoints", f"{digest}.pt")
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+    from eqcollapse.cli import spec
+    from eqcollapse.provenance.records import is_whole
+    from eqcollapse.runtime import locks
+    from eqcollapse.study.grid import record_path
+
+    stage = options.command
+    spec.check(stage, options.spec)
+    if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
+        options.inputs = sys.stdin.read().splitlines()
+    spec.check_files(stage, options.inputs, options.outputs)
+    record = record_path(tuple(options.outputs))
+    with locks.alone(record) as waited:
+        if waited and is_whole(record, options.digest, options.inputs, options.outputs):
+            print("it has made all of it", file=sys.stderr)
+        else:
+            _make(options, arguments, record)
+
+
+def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
+    from eqcollapse.provenance.records import recorded, write_record
+    from eqcollapse.study.fingerprint import code_digest, runner_digest
+    from eqcollapse.study.grid import STAGES
+
+    stage = options.command
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own is no backend outside it, and matplotlib refuses to load
+    module = import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
+    code, runner = code_digest(STAGES[stage]), runner_digest()
+    if options.code and options.code != code[: len(options.code)]:
+        raise EqcollapseError(
+            f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
+        )
+    run = module.run(options.spec, options.inputs, options.outputs, **_places(options)) or {}
+    write_record(
+        record,
+        stage=stage,
+        digest=options.digest,
+        command=["python", "-m", "eqcollapse", *recorded(arguments, options.inputs)],
+        spec=options.spec,
+        inputs=options.inputs,
+        outputs=options.outputs,
+        code={"digest": code, "runner": runner},
+        run=run,
+    )
+
+
+def _places(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what says where, and not what: the stages that fetch or go on from where they were have such options."""
+    if options.command == "data":
+        return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
+    if options.command == "train":
+        return {"device": options.device, "checkpoint": _checkpoint(options.digest)}
+    return {}
