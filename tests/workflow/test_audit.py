@@ -105,7 +105,7 @@ def test_it_is_a_target_of_snakemake(versioned, tmp_path):
 
 
 def test_the_commands_of_explain_give_the_same_bytes(versioned, tmp_path):
-    tree = versioned.run("python", "-m", "eqcollapse", "explain", FIGURE).stdout
+    tree = versioned.run("python", "-m", "eqcollapse", "explain", "--all", FIGURE).stdout
     assert "as recorded" in tree
     assert "network.head: 'explicit' -> 'equilibrium'" in tree
     script = versioned.run("python", "-m", "eqcollapse", "explain", "--commands", FIGURE).stdout

@@ -19,9 +19,11 @@ def add_arguments(commands: Any) -> None:
     )
     audit.add_argument("--json", metavar="FILE", help="write the machine's report here, too ('-': to standard output)")
     audit.set_defaults(run=_audit)
-    explain = commands.add_parser("explain", help="show the chain behind one file, and the commands that rebuild it")
+    explain = commands.add_parser("explain", help="say where one file comes from, and how to rebuild it")
     explain.add_argument("file", help="an output under results/ or resources/")
-    explain.add_argument("--commands", action="store_true", help="print the commands alone, as a shell script")
+    which = explain.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="print the whole chain: each job, its settings, its command")
+    which.add_argument("--commands", action="store_true", help="print the commands alone, as a shell script")
     explain.set_defaults(run=_explain)
     crate = commands.add_parser("crate", help="pack the run as a Workflow Run RO-Crate")
     _add_settings(crate)
@@ -87,10 +89,12 @@ def _audit(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _explain(options: argparse.Namespace, _: list[str]) -> None:
-    from eqcollapse.provenance.explain import Chain
+    from eqcollapse.provenance import explain
+    from eqcollapse.provenance.chain import Chain
 
     chain = Chain(options.file)
-    print(chain.script() if options.commands else chain.tree())
+    shown = explain.tree if options.all else explain.answer
+    print(chain.script() if options.commands else shown(chain))
 
 
 def _crate(options: argparse.Namespace, _: list[str]) -> None:

@@ -1,130 +1,132 @@
-"""The chain behind one file: jobs, settings, data, code and image, and the commands that rebuild it."""
+"""Where one file comes from: the answer on a page, or the whole chain as a tree."""
 
 import json
 import os
 import shlex
-from collections.abc import Iterator
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from eqcollapse.provenance.audit import ROOTS
-from eqcollapse.provenance.commits import Sources, at_head, head, log, sources
+from eqcollapse.provenance.chain import Chain, cells_of, study_of
+from eqcollapse.provenance.commits import at_head
 from eqcollapse.provenance.hashing import content
-from eqcollapse.provenance.reading import Record, is_record, read, record_paths, undigested
+from eqcollapse.provenance.reading import Record, undigested
 from eqcollapse.provenance.staleness import differences
-from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.fingerprint import code_digest
-from eqcollapse.study.grid import STAGES, Study, snapshot_epochs
-from eqcollapse.study.params import Params, parse
+from eqcollapse.study.grid import snapshot_epochs
 
-LONGEST = 100_000
-"""Characters of a command line that any Linux takes."""
+MOST = 30
+"""Lines of a list that the answer prints; `tree` has all."""
 _SECTIONS = ("network", "equilibrium", "train", "snapshots")
 
 
-class Chain:
-    """All records behind `file`, read from where they lie beside their outputs.
+def answer(chain: Chain) -> str:
+    """Return what people ask of a file: its data, settings, code and image, how to rebuild it, the cells it shows."""
+    shows = cells_of(chain.record.content["spec"])
+    everything = chain.jobs()
+    jobs = chain.jobs(lambda record: record.content["stage"] != "train" or shows is None or shows(record))
+    defaults = _Defaults()
+    cells = [record for record in jobs if record.content["stage"] == "train"]
+    trained = sum(record.content["stage"] == "train" for record in everything)
+    lines = [*_heading(chain), ""]
+    lines += _entry("data", (_data(record) for record in jobs if record.content["stage"] == "data"))
+    lines += _entry("settings", defaults.summary(jobs))
+    lines += _entry("code", _code(everything))
+    lines += _entry("made by", _environments(everything))
+    lines += _entry("rebuild", _rebuild(chain, defaults, everything))
+    if cells:
+        of = f"the {len(cells)} that it shows, of {trained} behind it" if len(cells) < trained else f"{len(cells)}"
+        lines += ["", f"cells ({of}):", *_cut([f"  {_place(record)}" for record in cells])]
+    others = [_place(record) for record in jobs if record.content["stage"] not in ("train", "data")][:-1]
+    if others:
+        lines += ["", "also read:", *_cut([f"  {path}" for path in others])]
+    return "\n".join([*lines, "", "The whole chain, each job with its settings and command: --all"])
 
-    Raises EqcollapseError if no record speaks of `file`, or one on the way back to the data is missing.
-    """
 
-    def __init__(self, file: str):
-        self.file = os.path.relpath(file)
-        records = [record for root in ROOTS for record in map(read, record_paths(root)) if record.usable]
-        self._writer = {path: record for record in records for path in record.outputs}
-        if is_record(self.file):
-            self.file = next((r.content["outputs"][0]["path"] for r in records if r.path == self.file), self.file)
-        if self.file not in self._writer:
-            raise EqcollapseError(f"{self.file}: no record speaks of it: name a file under {' or '.join(ROOTS)}/")
-        self._defaults = _Defaults()
+def tree(chain: Chain) -> str:
+    """Return the whole chain as a tree, with the commands that rebuild the file."""
+    lines = [*_heading(chain), *_branch(chain, chain.record, _Defaults(), "", set())]
+    return "\n".join([*lines, "", "To rebuild it, in a clone of this repository:", "", chain.script()])
 
-    def upstream(self, record: Record) -> list[Record]:
-        """Return the records of the jobs that wrote what `record` read, each once, in order."""
-        writers: dict[str, Record] = {}
-        for path in record.inputs:
-            if path not in self._writer:
-                raise EqcollapseError(f"{path}: {record.path} read it, but no record says who wrote it: run snakemake")
-            writers[self._writer[path].path] = self._writer[path]
-        return list(writers.values())
 
-    def jobs(self) -> list[Record]:
-        """Return all records behind the file, each after those that it reads from."""
-        ordered: dict[str, Record] = {}
+def _heading(chain: Chain) -> list[str]:
+    stated = chain.record.outputs[chain.file]["sha256"]
+    return [chain.file, f"sha256 {stated} ({_held(chain.file, stated)})"]
 
-        def visit(record: Record) -> None:
-            if record.path not in ordered:
-                for source in self.upstream(record):
-                    visit(source)
-                ordered[record.path] = record
 
-        visit(self._writer[self.file])
-        return list(ordered.values())
+def _entry(name: str, lines: Iterable[str]) -> list[str]:
+    """Return an entry of the answer: its name, and a line or more beside it."""
+    return [f"{name if not number else '':<10}{line}" for number, line in enumerate(_cut(list(lines)))]
 
-    def tree(self) -> str:
-        """Return the chain as a tree for people, with the commands that rebuild it."""
-        record = self._writer[self.file]
-        stated = record.outputs[self.file]["sha256"]
-        lines = [self.file, f"sha256 {stated} ({_held(self.file, stated)})", *self._branch(record, "", set())]
-        return "\n".join([*lines, "", "To rebuild it, in a clone of this repository:", "", self.script()])
 
-    def script(self) -> str:
-        """Return the commands that rebuild the file in an empty clone, in order, as a shell script."""
-        jobs = self.jobs()
-        commits = sorted({record.content["code"]["commit"] or "(none)" for record in jobs})
-        images = sorted({(r.content["environment"]["image"] or {}).get("sha256", "none") for r in jobs})
-        lines = ["set -e", f"# code: commit {', '.join(commits)}; container image: {', '.join(images)}"]
-        lines.append("export PYTHONPATH=src")
-        return "\n".join([*lines, *self._commands(jobs)])
+def _cut(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= MOST else [*lines[:MOST], f"  and {len(lines) - MOST} more"]
 
-    def _commands(self, jobs: list[Record]) -> Iterator[str]:
-        """Yield the command of each job, and where its code is not HEAD's, the way to the commit that it is of."""
-        now = place = head()
-        with sources() as known:
-            for record in jobs:
-                wanted = _commit_of(record, known) or now
-                if wanted != place:
-                    yield f"git checkout --quiet {wanted}"
-                    place = wanted
-                yield self._command(record)
 
-    def _command(self, record: Record) -> str:
-        words = _typed(record)
-        stage, device = record.content["stage"], record.content["run"].get("device")
-        if stage == "train" and device:
-            words.append(f"--device {'cpu' if device == 'cpu' else 'cuda'}")
-        if stage == "data":
-            words.append(self._defaults.where(record.content["spec"]["name"]))
-        return " ".join(word for word in words if word)
+def _place(record: Record) -> str:
+    """Return the folder or file of a job's outputs, with its digest."""
+    path = record.content["outputs"][0]["path"]
+    folder = os.path.dirname(path)
+    return folder if "@" in folder else path
 
-    def _branch(self, record: Record, margin: str, seen: set[str]) -> Iterator[str]:
-        body = record.content
-        known = record.path in seen
-        seen.add(record.path)
-        yield f"{margin}└─ {body['stage']}: {undigested(body['outputs'][0]['path'])}{' (see above)' if known else ''}"
-        if known:
-            return
-        inner = f"{margin}   "
-        for words in self._facts(record):
-            yield f"{inner}│ {words}"
-        for source in self.upstream(record):
-            yield from self._branch(source, inner, seen)
 
-    def _facts(self, record: Record) -> Iterator[str]:
-        body, place = record.content, record.content["environment"]
-        code = body["code"]
-        yield f"digest {body['digest']}; code {code['digest'][:12]}, commit {(code['commit'] or 'none')[:12]}"
-        yield from (f"differs from the default: {change}" for change in self._defaults.changes(body))
-        if body["stage"] == "data":
-            yield f"source: {body['spec']['source']}" + _sources(body)
-        if "seed" in body["spec"]:
-            yield f"seed {body['spec']['seed']}"
-        if body["run"]:
-            yield "run: " + ", ".join(f"{key} {value}" for key, value in sorted(body["run"].items()))
-        image = f"image {place['image']['sha256'][:12]}" if place["image"] else "no container"
-        yield f"Python {place['python']}, torch {place['packages'].get('torch')}, {place['cpu']}, {image}"
+def _data(record: Record) -> str:
+    return f"{_place(record)}, source {record.content['spec']['source']}{_sources(record.content)}"
+
+
+def _code(jobs: list[Record]) -> Iterator[str]:
+    commits = Counter(record.content["code"]["commit"] or "none" for record in jobs)
+    for commit, number in commits.most_common():
+        yield f"commit {commit}" + (f" ({number} of {len(jobs)} jobs)" if len(commits) > 1 else "")
+
+
+def _environments(jobs: list[Record]) -> Iterator[str]:
+    places = Counter(_environment(record) for record in jobs)
+    for place, number in places.most_common():
+        yield place + (f" ({number} of {len(jobs)} jobs)" if len(places) > 1 else "")
+
+
+def _environment(record: Record) -> str:
+    place = record.content["environment"]
+    image = f"image {place['image']['sha256'][:12]}" if place["image"] else "no container"
+    return f"Python {place['python']}, torch {place['packages'].get('torch')}, {place['cpu']}, {image}"
+
+
+def _rebuild(chain: Chain, defaults: "_Defaults", jobs: list[Record]) -> Iterator[str]:
+    """Yield the command that rebuilds the file in a clone: Snakemake's, where what is committed asks for this file."""
+    file = shlex.quote(chain.file)
+    if defaults.ask_for(chain.record):
+        yield f"snakemake --cores all {file}    # in a clone of HEAD"
+        return
+    yield f"python -m eqcollapse explain --commands {file} > rebuild.sh    # here, then in a clone: sh rebuild.sh"
+    yield f"({len(jobs)} commands: params.yaml and the code at HEAD do not ask for this file as it is)"
+
+
+def _branch(chain: Chain, record: Record, defaults: "_Defaults", margin: str, seen: set[str]) -> Iterator[str]:
+    known = record.path in seen
+    seen.add(record.path)
+    yield f"{margin}└─ {record.content['stage']}: {_place(record)}{' (see above)' if known else ''}"
+    if known:
+        return
+    inner = f"{margin}   "
+    for words in _facts(record, defaults):
+        yield f"{inner}│ {words}"
+    for source in chain.upstream(record):
+        yield from _branch(chain, source, defaults, inner, seen)
+
+
+def _facts(record: Record, defaults: "_Defaults") -> Iterator[str]:
+    body = record.content
+    code = body["code"]
+    yield f"digest {body['digest']}; code {code['digest'][:12]}, commit {(code['commit'] or 'none')[:12]}"
+    yield from (f"differs from the default: {change}" for change in defaults.changes(body))
+    if body["stage"] == "data":
+        yield f"source: {body['spec']['source']}" + _sources(body)
+    if "seed" in body["spec"]:
+        yield f"seed {body['spec']['seed']}"
+    if body["run"]:
+        yield "run: " + ", ".join(f"{key} {value}" for key, value in sorted(body["run"].items()))
+    yield _environment(record)
 
 
 class _Defaults:
@@ -132,67 +134,57 @@ class _Defaults:
 
     def __init__(self) -> None:
         text = at_head("params.yaml") or (Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b"")
-        self._params: Params | None = _parsed(text)
-        here = _parsed(Path("params.yaml").read_bytes()) if Path("params.yaml").exists() else None
-        self._here = Study(here) if here else None
-        jobs = Study(self._params) if self._params else ()
-        self._specs = {f"{job.stage} {undigested(job.outputs[0])}": job.spec for job in jobs}
+        self._study = study_of(text)
+        self._jobs = {f"{job.stage} {undigested(job.outputs[0])}": job for job in self._study or ()}
 
-    def where(self, dataset: str) -> str:
-        """Return the options that say where the bytes of `dataset` lie, as today's params.yaml has them."""
-        known = self._here and dataset in self._here.params.datasets
-        return self._here.where(dataset) if known else ""
+    def ask_for(self, record: Record) -> bool:
+        """Whether today's code with the committed settings makes just what `record` speaks of."""
+        job = self._jobs.get(record.name)
+        return job is not None and job.digest == record.content["digest"]
+
+    def summary(self, jobs: list[Record]) -> Iterator[str]:
+        """Yield in what the settings of `jobs` differ from the committed ones; each difference once, and of whom."""
+        if self._study is None:
+            yield "there is no params.yaml here to compare them with"
+            return
+        owners: dict[str, dict[str, None]] = {}
+        for record in jobs:
+            for change in self.changes(record.content):
+                owners.setdefault(change, {})[_owner(record)] = None
+        if not owners:
+            yield "those of params.yaml as committed"
+            return
+        yield "those of params.yaml as committed, but"
+        for change, names in owners.items():
+            few = list(names)[:3]
+            more = f" and {len(names) - len(few)} more" if len(names) > len(few) else ""
+            yield f"  {', '.join(few)}{more}: {change}"
 
     def changes(self, body: dict[str, Any]) -> Iterator[str]:
         """Yield each setting of a record in which it differs from the default, as `key: default -> value`."""
-        if self._params is None:
+        if self._study is None:
             return
         spec = body["spec"]
         if body["stage"] == "train":
             yield from differences(self._sections(spec), {key: spec[key] for key in _SECTIONS if key in spec})
             return
-        name = f"{body['stage']} {undigested(body['outputs'][0]['path'])}"
-        if name in self._specs:
-            yield from differences(self._specs[name], spec)
+        job = self._jobs.get(f"{body['stage']} {undigested(body['outputs'][0]['path'])}")
+        if job:
+            yield from differences(job.spec, spec)
         else:
             yield "there is no such job in the default study"
 
     def _sections(self, spec: dict[str, Any]) -> dict[str, Any]:
-        base = {key: getattr(self._params, key).model_dump() for key in _SECTIONS if key in spec}
+        base = {key: getattr(self._study.params, key).model_dump() for key in _SECTIONS if key in spec}
         chosen = base["snapshots"]
         chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
         return base
 
 
-def _commit_of(record: Record, known: Sources) -> str | None:
-    """Return the commit that has the code of `record`; None where that is the code of today.
-
-    Raises EqcollapseError where no commit has it: what ran was never committed as it was.
-    """
-    module, code = STAGES[record.content["stage"]], record.content["code"]
-    if code["digest"] == code_digest(module):
-        return None
-    for commit in dict.fromkeys([code["commit"] or "", *log()]):
-        if known.digest(commit, partial(code_digest, module)) == code["digest"]:
-            return commit
-    raise EqcollapseError(f"{record.path}: no commit here has the code {code['digest'][:12]} that made its outputs")
-
-
-def _typed(record: Record) -> list[str]:
-    """Return the words of the recorded command for a shell; what no command line can hold comes by a pipe."""
-    words = [shlex.quote(word) for word in record.content["command"]]
-    names = [shlex.quote(path) for path in record.inputs]
-    if len(" ".join(words)) < LONGEST:
-        return words
-    before, after = words[: words.index("--inputs") + 1], words[words.index("--outputs") :]
-    return ["printf '%s\\n'", *names, "|", *before, "-", *after]
-
-
-def _parsed(text: bytes) -> Params | None:
-    try:
-        return parse(yaml.safe_load(text))
-    except (EqcollapseError, yaml.YAMLError):
-        return None
+def _owner(record: Record) -> str:
+    """Return whose a setting is: of a model, whatever its cells, or of a file without its digest."""
+    spec = record.content["spec"]
+    return f"model {spec['model']}" if record.content["stage"] == "train" else undigested(_place(record)).rstrip("@")
 
 
 def _held(path: str, stated: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from eqcollapse.cli.main import main
+from eqcollapse.provenance.chain import typed
 from eqcollapse.provenance.dag import stated
-from eqcollapse.provenance.explain import _typed
 from eqcollapse.provenance.reading import Record
 from eqcollapse.report import tables
 
@@ -36,13 +36,13 @@ def run(folder: Path, words: list[str]) -> str:
 
 def test_a_short_command_is_typed_as_recorded(tmp_path):
     known = record(["a b", "c"])
-    assert run(tmp_path / "bin", _typed(known)).splitlines() == known.content["command"][1:]
+    assert run(tmp_path / "bin", typed(known)).splitlines() == known.content["command"][1:]
 
 
 def test_the_names_of_many_cells_come_by_a_pipe(tmp_path):
     inputs = [f"results/runs/d/balanced/m/seed-{seed}@0123456789/history.csv" for seed in range(40_000)]
     known = record(inputs)
-    said, _, piped = run(tmp_path / "bin", _typed(known)).partition("piped\n")
+    said, _, piped = run(tmp_path / "bin", typed(known)).partition("piped\n")
     assert piped.splitlines() == inputs
     assert said.splitlines()[:3] == ["-m", "eqcollapse", "collapse"]
     assert said.splitlines()[-4:] == ["--inputs", "-", "--outputs", "o"]
