@@ -97,6 +97,18 @@ def test_both_models_end_on_the_exact_minimum_and_its_geometry():
             assert float(measured["norm_ratio"][run]) == pytest.approx(exact.norm_ratio, abs=1e-2)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_minority_cosines_of_fang_et_al_2021(model):
+    """Their convex programme at K = 10, KA = 5, E_W = 1, E_H = 5, to the four digits that it gives."""
+    published = {1.0: -0.1111, 10.0: 0.5174, 39.8: 1.0}
+    cells = [Cell(5, ratio, 0) for ratio in published]
+    result = minimise_peeled(model, cells, iterations=4000, **(SIZES | {"bound_features": 5.0, "step": 1.0}))
+    cosines = geometry(result, cells)["minority_cosine"].tolist()
+    assert cosines == pytest.approx(list(published.values()), abs=2e-4)
+    exact = [peeled_optimum(10, 5, ratio, math.sqrt(5)).minority_cosine for ratio in published]
+    assert exact == pytest.approx(list(published.values()), abs=2e-4)
+
+
 def test_the_exact_minimum_at_its_ends():
     for majority in (2, 5, 8):
         for bound in (0.001, 0.01, 0.3, 1.0, 4.0):
