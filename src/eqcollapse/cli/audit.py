@@ -1,4 +1,4 @@
-"""The commands `audit`, `explain` and `crate`."""
+"""The commands `audit`, `explain`, `sign` and `crate`."""
 
 import argparse
 import json
@@ -11,13 +11,16 @@ from eqcollapse.study import yaml_file
 
 
 def add_arguments(commands: Any) -> None:
-    """Add the three commands to the command line's subparsers."""
+    """Add the four commands to the command line's subparsers."""
     audit = commands.add_parser("audit", help="prove or refute that results/ is what params.yaml and the code give")
     _add_settings(audit)
     audit.add_argument(
         "--no-snakemake", action="store_true", help="do not compare Snakemake's own job DAG (saves seconds)"
     )
     audit.add_argument("--json", metavar="FILE", help="write the machine's report here, too ('-': to standard output)")
+    audit.add_argument("--signers", metavar="FILE", help="check the signature of `sign` against these keys, too (an "
+                       "allowed_signers file of ssh-keygen: `name key` a line)")  # fmt: skip
+    audit.add_argument("--revoked", metavar="FILE", help="keys that count no longer, a public key a line, or a KRL")
     audit.set_defaults(run=_audit)
     explain = commands.add_parser("explain", help="say where one file comes from, and how to rebuild it")
     explain.add_argument("file", help="an output under results/ or resources/")
@@ -25,6 +28,10 @@ def add_arguments(commands: Any) -> None:
     which.add_argument("--all", action="store_true", help="print the whole chain: each job, its settings, its command")
     which.add_argument("--commands", action="store_true", help="print the commands alone, as a shell script")
     explain.set_defaults(run=_explain)
+    sign = commands.add_parser("sign", help="sign everything under results/ and resources/ with an ssh key")
+    sign.add_argument("--key", required=True, metavar="FILE", help="an ssh private key, or the public key of one that "
+                      "the ssh agent holds")  # fmt: skip
+    sign.set_defaults(run=_sign)
     crate = commands.add_parser("crate", help="pack the run as a Workflow Run RO-Crate")
     _add_settings(crate)
     crate.add_argument("--output", default="eqcollapse-crate.zip", help="a .zip, or a folder that is not there yet")
@@ -69,7 +76,15 @@ def _audit(options: argparse.Namespace, _: list[str]) -> int:
     from eqcollapse.provenance.audit import JOBS_PICTURE, MACHINE, PAGE, STAGES_PICTURE, audit
     from eqcollapse.runtime.files import write_named, write_text
 
-    done = audit(_settings(options), name=options.params, snakemake=not options.no_snakemake)
+    if options.revoked and not options.signers:
+        raise EqcollapseError("audit: --revoked says which keys of --signers count no longer; give --signers, too")
+    done = audit(
+        _settings(options),
+        name=options.params,
+        snakemake=not options.no_snakemake,
+        signers=options.signers,
+        revoked=options.revoked,
+    )
     report = done.report()
     states = done.states()
     write_text(STAGES_PICTURE, pictures.stage_graph(done.lineage, states))
@@ -95,6 +110,13 @@ def _explain(options: argparse.Namespace, _: list[str]) -> None:
     chain = Chain(options.file)
     shown = explain.tree if options.all else explain.answer
     print(chain.script() if options.commands else shown(chain))
+
+
+def _sign(options: argparse.Namespace, _: list[str]) -> None:
+    from eqcollapse.provenance.audit import sign_results
+    from eqcollapse.provenance.signature import MANIFEST, SIGNATURE
+
+    print(f"{MANIFEST} is signed by {sign_results(options.key)}: {SIGNATURE}")
 
 
 def _crate(options: argparse.Namespace, _: list[str]) -> None:

@@ -17,6 +17,7 @@ from eqcollapse.provenance.findings import KINDS, Finding, Lineage, Report
 from eqcollapse.provenance.hashing import Content, contents, walk
 from eqcollapse.provenance.images import check_image
 from eqcollapse.provenance.reading import Record, attic_records, is_record, read
+from eqcollapse.provenance.signature import MANIFEST, SIGNATURE, check_signature, sign
 from eqcollapse.provenance.staleness import Cause, Relatives
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.fingerprint import code_digest
@@ -26,8 +27,8 @@ from eqcollapse.study.params import parse
 ROOTS = ("resources", "results")
 PAGE, MACHINE = "results/audit.md", "results/audit.json"
 STAGES_PICTURE, JOBS_PICTURE = "results/audit/stages.svg", "results/audit/jobs.svg"
-WRITTEN = (PAGE, MACHINE, STAGES_PICTURE, JOBS_PICTURE)
-"""What an audit writes: the files under results/ that need no job."""
+WRITTEN = (PAGE, MACHINE, STAGES_PICTURE, JOBS_PICTURE, MANIFEST, SIGNATURE)
+"""What an audit or a signature writes: the files under results/ that need no job."""
 
 
 @dataclass
@@ -76,11 +77,19 @@ class Audit:
         return states
 
 
-def audit(config: Mapping[str, Any], *, name: str = "params.yaml", snakemake: bool = True) -> Audit:
+def audit(
+    config: Mapping[str, Any],
+    *,
+    name: str = "params.yaml",
+    snakemake: bool = True,
+    signers: str | None = None,
+    revoked: str | None = None,
+) -> Audit:
     """Audit the project in the working directory against the study of `config`, the content of a params file.
 
-    `name` is what errors call it; without `snakemake`, Snakemake's own DAG is not compared. Nothing is changed.
-    Raises EqcollapseError if `config` is not a study.
+    `name` is what errors call it; without `snakemake`, Snakemake's own DAG is not compared. `signers` and `revoked`
+    are files of ssh keys (see eqcollapse.provenance.signature); without `signers`, no signature is asked for.
+    Nothing is changed. Raises EqcollapseError if `config` is not a study.
     """
     study = Study(parse(config, name))
     planning = Planning(config) if snakemake and Planning.possible() else None  # plans while files are hashed
@@ -92,6 +101,7 @@ def audit(config: Mapping[str, Any], *, name: str = "params.yaml", snakemake: bo
     _audit_image(under_way)
     _audit_versioning(under_way, study, config)
     _audit_plan(under_way, planning)
+    _audit_signature(under_way, signers, revoked)
     return under_way
 
 
@@ -101,7 +111,7 @@ def audit_jobs(jobs: list[Job], code_of: Callable[[str], str]) -> Audit:
     `code_of` gives the digest of a stage's code today.
     """
     lineage = Lineage(jobs)
-    sizes = {path: size for path, size in walk(ROOTS).items() if path not in WRITTEN}
+    sizes = _sizes()
     known = {job.record for job in jobs}
     records = {path: read(path) for path in sizes if path in known and os.path.isfile(path)}
     strays = {path: read(path) for path in sizes if is_record(path) and path not in known and os.path.isfile(path)}
@@ -111,6 +121,19 @@ def audit_jobs(jobs: list[Job], code_of: Callable[[str], str]) -> Audit:
     under_way.add(findings)
     under_way.add(check_strangers(lineage, sizes, strays, filter(_is_dvcs, list(sizes))))
     return under_way
+
+
+def sign_results(key: str) -> str:
+    """Sign everything under results/ and resources/ with the ssh key `key`; return the signer's fingerprint."""
+    return sign(key, _signable(contents(_sizes())))
+
+
+def _sizes() -> dict[str, int]:
+    return {path: size for path, size in walk(ROOTS).items() if path not in WRITTEN}
+
+
+def _signable(found: Mapping[str, Content]) -> dict[str, Content]:
+    return {path: each for path, each in found.items() if not _is_dvcs(path)}
 
 
 def _relatives(under_way: Audit) -> Relatives:
@@ -163,6 +186,16 @@ def _audit_plan(under_way: Audit, planning: Planning | None) -> None:
     except EqcollapseError as error:
         expected, everything = "a DAG that Snakemake can plan", under_way.lineage.everything
         under_way.add([Finding("snakemake", "Snakefile", expected, str(error), dependents=everything)])
+
+
+def _audit_signature(under_way: Audit, signers: str | None, revoked: str | None) -> None:
+    if signers is None:
+        if os.path.exists(SIGNATURE):
+            under_way.notes.append("the results are signed; --signers FILE checks by whom")
+        return
+    findings, notes = check_signature(signers, _signable(under_way.found), revoked)
+    under_way.add(findings)
+    under_way.notes += notes
 
 
 def _environments(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -77,6 +77,12 @@ def at_head(path: str) -> bytes | None:
     return _git("show", f"HEAD:./{path}")
 
 
+def changed_files() -> list[str]:
+    """Return the tracked files that differ from HEAD."""
+    answer = _git("diff", "--name-only", "-z", "HEAD")
+    return answer.decode(errors="replace").rstrip("\0").split("\0") if answer else []
+
+
 def date(commit: str) -> str | None:
     """Return the date of `commit` as ISO 8601; None if there is no such commit."""
     answer = _git("show", "-s", "--format=%cI", commit)

@@ -8,6 +8,7 @@ from typing import Any
 from eqcollapse.study.grid import Job
 
 KINDS = {
+    "signature": "results are not as they were signed, or the signature does not count",
     "altered": "a file is not as its record says",
     "missing": "a file of the study is not there",
     "stale": "a file was made from other settings, inputs or code than today's",
