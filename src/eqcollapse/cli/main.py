@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 
 def new_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `run`, which takes the options and the words of the command line."""
-    from eqcollapse.cli import audit, params, results
+    from eqcollapse.cli import audit, doctor, params, results
 
     parser = _Parser(prog="eqcollapse", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -89,4 +89,5 @@ def new_parser() -> argparse.ArgumentParser:
     results.add_arguments(commands)
     commands.add_parser("metrics", help="measure collapse in features of your own", add_help=False)
     audit.add_arguments(commands)
+    doctor.add_arguments(commands)
     return parser
