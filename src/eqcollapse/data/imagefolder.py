@@ -56,7 +56,7 @@ def _decoded(files: Iterable, container: str, size: int | None) -> dict[str, dic
         if place is None:
             continue
         inside = f"{name} in {container}"
-        image = decode(content, inside, size)
+        image = decode(content, inside, size).pixels
         first = first or (place.root, image.shape[:2], name)
         if place.root != first[0]:
             raise EqcollapseError(f"{inside}: its splits stand elsewhere than those of {first[2]}")

@@ -7,6 +7,7 @@ dropped and EXIF orientation ignored, as torchvision's ImageFolder does. 16-bit 
 
 import io
 import warnings
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -18,15 +19,35 @@ MAX_PIXELS = 1 << 26
 _GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
 _RUNS_PROGRAMS = {"EPS"}
+# A TIFF's tag of what its samples are, and its value for signed integers, which Pillow hands over as unsigned ones.
+_SAMPLE_FORMAT, _SIGNED = 339, 2
 # Tried before the others, of which some cannot tell at a glance that a file is not theirs.
 _FREQUENT = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 
-def decode(content: bytes, name: str, size: int | None) -> np.ndarray:
-    """The image as uint8: H×W if its file stores grey values, else H×W×3; resized to size×size if given.
+@dataclass(frozen=True)
+class Decoded:
+    """An image, and what its file stores.
+
+    `pixels` are uint8: H×W if the file stores grey values, else H×W×3; resized if a size was given. The rest is of the
+    file before that: Pillow's `mode`, `width` and `height` in pixels, `bits` a channel (8 or 16), the `lowest` and
+    `highest` value, of colour images over their three channels.
+    """
+
+    pixels: np.ndarray
+    mode: str
+    width: int
+    height: int
+    bits: int
+    lowest: int
+    highest: int
+
+
+def decode(content: bytes, name: str, size: int | None) -> Decoded:
+    """Decode an encoded image; resize it to size×size if that is given.
 
     Raises EqcollapseError, naming `name`, for what is no image, is damaged, has more than MAX_PIXELS pixels
-    by its header (nothing is decoded then), or stores 32-bit values, whose range no header tells.
+    by its header (nothing is decoded then), or stores signed or 32-bit values, whose range no header tells.
     """
     try:
         with warnings.catch_warnings():
@@ -34,7 +55,7 @@ def decode(content: bytes, name: str, size: int | None) -> np.ndarray:
             with Image.open(io.BytesIO(content), formats=_formats()) as image:
                 _check_header(image, name)
                 image.load()
-                return np.asarray(_resized(_eight_bits(image), size))
+                return _described(image, size)
     except EqcollapseError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -83,15 +104,28 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise EqcollapseError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS} are allowed")
-    if image.mode not in _GREY_MODES | _COLOUR_MODES:
+    if image.format == "TIFF" and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise EqcollapseError(f"{name}: a TIFF of signed values; store unsigned ones of 8 or 16 bits")
+    if image.mode not in _GREY_MODES | _COLOUR_MODES and not _is_wide(image):
         raise EqcollapseError(f"{name}: pixels of mode {image.mode}; store 8 or 16 bits a channel")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
+def _is_wide(image: Image.Image) -> bool:
+    """Whether an image stores 16-bit grey values; those of a PGM, Pillow has as 32-bit ones from 0 to 65535."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def _described(image: Image.Image, size: int | None) -> Decoded:
+    if _is_wide(image):
+        stored, bits = np.asarray(image), 16
         # Pillow's own conversion clips at 255.
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    return image.convert("L" if image.mode in _GREY_MODES else "RGB")
+        narrow = Image.fromarray(((stored.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    else:
+        narrow, bits = image.convert("L" if image.mode in _GREY_MODES else "RGB"), 8
+        stored = np.asarray(narrow)
+    width, height = image.size
+    pixels = np.asarray(_resized(narrow, size))
+    return Decoded(pixels, image.mode, width, height, bits, int(stored.min()), int(stored.max()))
 
 
 def _resized(image: Image.Image, size: int | None) -> Image.Image:
