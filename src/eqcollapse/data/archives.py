@@ -42,6 +42,7 @@ LIMITS = Limits()
 # Between two tar members: a header, a long name or pax records, padding of a record.
 _TAR_SLACK = 1 << 20
 _ZSTD_WINDOW = 1 << 27
+_ZIP_UTF8 = 1 << 11
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -107,29 +108,46 @@ def _zip_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
     left = limits.total_bytes(path)
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            check_name(member.filename, path.name)
+            name = _zip_name(member, path.name)
+            check_name(name, path.name)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise EqcollapseError(f"{member.filename} in {path.name}: a link or device is refused")
+                raise EqcollapseError(f"{name} in {path.name}: a link or device is refused")
             if member.is_dir():
                 continue
             if member.flag_bits & 1:
-                raise EqcollapseError(f"{member.filename} in {path.name}: is encrypted")
-            _check_size(member.file_size, member.filename, path.name, limits)
+                raise EqcollapseError(f"{name} in {path.name}: is encrypted")
+            _check_size(member.file_size, name, path.name, limits)
             left -= member.file_size
             if left < 0:
                 raise _too_much(path.name)
-            yield member.filename, _unzipped(archive, member, path.name)
+            yield name, _unzipped(archive, member, f"{name} in {path.name}")
 
 
-def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, container: str) -> bytes:
+def _zip_name(member: zipfile.ZipInfo, container: str) -> str:
+    """The name of a member; without the flag for UTF-8 its encoding is not stated, and what is no UTF-8 is refused.
+
+    macOS and Linux pack UTF-8 without the flag, which zipfile takes for code page 437: other class names.
+    """
+    if member.flag_bits & _ZIP_UTF8:
+        return member.orig_filename
+    stored = member.orig_filename.encode("cp437")
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        raise EqcollapseError(
+            f"{stored!r} in {container}: a name that is not UTF-8; pack the folder again with UTF-8 names"
+        ) from None
+
+
+def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, inside: str) -> bytes:
     try:
         with archive.open(member) as file:
             content = file.read(member.file_size + 1)
     except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
-        raise EqcollapseError(f"{member.filename} in {container}: damaged ({_line(error)})") from error
+        raise EqcollapseError(f"{inside}: damaged ({_line(error)})") from error
     if len(content) != member.file_size:
-        raise EqcollapseError(f"{member.filename} in {container}: not of the size that the archive states")
+        raise EqcollapseError(f"{inside}: not of the size that the archive states")
     return content
 
 

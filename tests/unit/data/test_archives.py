@@ -87,6 +87,45 @@ def test_wicked_zip_names_are_refused(tmp_path, name):
         list(members(tmp_path / "x.zip"))
 
 
+class _Unflagged(zipfile.ZipInfo):
+    """A member whose name is stored as the bytes `stored`, without the flag that says that they are UTF-8."""
+
+    def _encodeFilenameFlags(self):  # noqa: N802 (zipfile's own name)
+        return self.stored, 0
+
+
+def _zip_of_bytes(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            member = _Unflagged(f"{number}.txt")
+            member.stored = name
+            archive.writestr(member, b"x")
+    return path
+
+
+@pytest.mark.parametrize("label", ["chien-bébé", "Ähre", "猫", "кот", "cat"])
+def test_a_zip_gives_the_same_names_with_and_without_the_flag_for_utf8(tmp_path, label):
+    name = f"train/{label}/1.png"
+    with zipfile.ZipFile(tmp_path / "flagged.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    plain = _zip_of_bytes(tmp_path / "plain.zip", name.encode())
+    assert [found for found, _ in members(plain)] == [found for found, _ in members(tmp_path / "flagged.zip")] == [name]
+
+
+@pytest.mark.parametrize(("label", "encoding"), [("é", "cp437"), ("é", "latin-1"), ("猫", "cp932"), ("кот", "cp866")])
+def test_a_name_in_a_zip_that_is_not_utf8_is_refused_in_one_line(tmp_path, label, encoding):
+    path = _zip_of_bytes(tmp_path / "x.zip", f"train/{label}/1.png".encode(encoding))
+    with pytest.raises(EqcollapseError, match=r"in x\.zip: a name that is not UTF-8; pack") as caught:
+        list(members(path))
+    assert str(caught.value).isascii()
+
+
+def test_a_name_in_a_zip_is_not_cut_at_a_zero(tmp_path):
+    path = _zip_of_bytes(tmp_path / "x.zip", b"train/a/1.png\0.txt")
+    with pytest.raises(EqcollapseError, match="control character"):
+        list(members(path))
+
+
 def test_a_zip_with_a_link_is_refused(tmp_path):
     member = zipfile.ZipInfo("a/link.png")
     member.external_attr = 0o120777 << 16
