@@ -76,7 +76,7 @@ ATTACKS = [
         {"experiments": {"a": {"seeds": [0, 1]}}}, "table", "results/tables/a-table-1.csv"), TABLE),
     Attack("a model no longer asked for", "superseded", settings_without_deq, None),
     Attack("training code changed", "code", source("src/eqcollapse/training/trainer.py")),
-    Attack("report code changed", "code", source("src/eqcollapse/report/figures.py")),
+    Attack("report code changed", "code", source("src/eqcollapse/report/figures/job.py")),
     Attack("metrics code changed", "code", source("src/eqcollapse/report/metrics.py")),
     Attack("data code changed", "code", source("src/eqcollapse/data/images.py")),
     Attack("the command line's code changed", "code", source("src/eqcollapse/cli/main.py")),

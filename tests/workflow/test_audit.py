@@ -156,12 +156,14 @@ def test_code_that_is_in_no_commit_is_named_and_a_commit_mends_it(finished, tmp_
     folder = tmp_path / "dirty"
     shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
     project = Project(folder)
-    source = folder / "src/eqcollapse/report/tables.py"
+    source = folder / "src/eqcollapse/report/tables/job.py"
     source.write_text(source.read_text() + "\nNEW = 1\n")
     project.snakemake("report")
     code, report, said = audited(folder, "--no-snakemake")
     assert code == 1
-    assert [(f["kind"], f["path"]) for f in report["findings"]] == [("code", "src/eqcollapse/report/tables.py")], said
+    assert [(f["kind"], f["path"]) for f in report["findings"]] == [("code", "src/eqcollapse/report/tables/job.py")], (
+        said
+    )
     project.run(*GIT, "commit", "-q", "-a", "-m", "tables")
     assert audited(folder, "--no-snakemake")[0] == 0
 

@@ -1,1 +1,1 @@
-"""From metrics to tables and figures. Reads CSV, never torch."""
+"""From metrics to tables, figures, claims and the page. Reads CSV; `metrics` alone needs torch."""

@@ -1,4 +1,4 @@
-"""collapse.csv and accuracy.csv, read and cut to what a table or figure shows."""
+"""The results files, read and cut to what a table, a figure or a claim is made from."""
 
 import pandas as pd
 
@@ -55,3 +55,8 @@ def split_name(split: str) -> str:
         return "Balanced"
     majority, _, ratio = split.removeprefix("ka").partition("-r")
     return f"$K_A$ = {majority}, $R$ = {ratio}"
+
+
+def ufm_layers(runs: pd.DataFrame) -> list[int]:
+    """Return the numbers of the layers that the rows of an unconstrained features model have metrics of, from 1."""
+    return [int(name.removeprefix("nc1_")) for name in runs.columns if name.startswith("nc1_")]

@@ -26,9 +26,9 @@ STAGES = {
     "train": "eqcollapse.training.job",
     "theory": "eqcollapse.theory.job",
     "collapse": "eqcollapse.report.metrics",
-    "table": "eqcollapse.report.tables",
-    "figure": "eqcollapse.report.figures",
-    "claims": "eqcollapse.report.claims",
+    "table": "eqcollapse.report.tables.job",
+    "figure": "eqcollapse.report.figures.job",
+    "claims": "eqcollapse.report.claims.job",
     "page": "eqcollapse.report.page",
 }
 """The module that runs each kind of job: what it imports is the code that the job's digest covers."""

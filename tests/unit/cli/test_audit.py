@@ -14,7 +14,7 @@ from eqcollapse.cli.main import main
 from eqcollapse.provenance.chain import typed
 from eqcollapse.provenance.dag import stated
 from eqcollapse.provenance.reading import Record
-from eqcollapse.report import tables
+from eqcollapse.report.tables import job as tables
 
 
 def record(inputs: list[str]) -> Record:

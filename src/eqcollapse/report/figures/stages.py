@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report.results import chosen, model_name, read
-from eqcollapse.report.style import band, log_scale, look, new_figure
-from eqcollapse.report.theory import FLOOR
+from eqcollapse.report.figures.style import band, log_scale, look, new_figure
+from eqcollapse.report.figures.theory import FLOOR
+from eqcollapse.report.results import chosen, model_name, read, ufm_layers
 
 TITLES = {"of": "orthogonal frame", "etf": "simplex ETF"}
 
@@ -56,7 +56,7 @@ def _network(axes, part: pd.DataFrame, frame: str) -> None:
 
 
 def _theory(axes, runs: pd.DataFrame) -> None:
-    layers = [int(name.removeprefix("nc1_")) for name in runs.columns if name.startswith("nc1_")]
+    layers = ufm_layers(runs)
     for axis, metric in zip(axes, ("nc1", "nc2", "nc3"), strict=True):
         for position, layer in enumerate(layers):
             values = runs.groupby("iteration")[f"{metric}_{layer}"].agg(["mean", "min", "max"])

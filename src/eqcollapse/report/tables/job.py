@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from eqcollapse.report import accuracy, selection, theory
+from eqcollapse.report.tables import accuracy, selection, theory
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
 
@@ -18,18 +18,7 @@ def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     write_text(tex, _latex(shown))
 
 
-def _theory(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    files = zip(spec["experiments"], inputs, strict=True)
-    numbers = theory.table({name: pd.read_csv(path) for name, path in files})
-    shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
-    for column in ("Measured", "Highest", "Closed form"):
-        shown[column] = [f"{value:.12f}" if pd.notna(value) else "none known" for value in shown[column]]
-    for column in ("Relative gap", "Range gap"):
-        shown[column] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown[column]]
-    return numbers, shown, ""
-
-
-KINDS = {"accuracy": accuracy.table, "selection": selection.table, "theory": _theory}
+KINDS = {"accuracy": accuracy.table, "selection": selection.table, "theory": theory.table}
 
 
 def _markdown(shown: pd.DataFrame) -> str:

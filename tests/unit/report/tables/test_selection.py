@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from eqcollapse.report import tables
-from eqcollapse.report.selection import selection_table
+from eqcollapse.report.tables import job
+from eqcollapse.report.tables.selection import selection_table
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
@@ -72,7 +72,7 @@ def test_it_is_written_for_people(accuracy, tmp_path):
     file = tmp_path / "accuracy.csv"
     accuracy.to_csv(file, index=False)
     outputs = [str(tmp_path / f"table.{suffix}") for suffix in ("csv", "md", "tex")]
-    tables.run(SPEC, ["", str(file)], outputs)
+    job.run(SPEC, ["", str(file)], outputs)
     text = (tmp_path / "table.md").read_text()
     assert "| digits | explicit | fast | train.lr = 0.1 | 86.00 ± 12.71 |  | 2 | chosen |" in text
     assert "| digits | equilibrium | deq | train.lr = 0.1 | 66.00 ± 12.71 | 5.0 | 2 | chosen |" in text

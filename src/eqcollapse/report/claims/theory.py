@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from eqcollapse.report.criteria import Criterion, Rule, measured
+from eqcollapse.report.claims.criteria import Criterion, Rule, measured
 from eqcollapse.report.results import last_epoch
 
 FLOOR = 1e-16

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eqcollapse.report import curves, features, solver, stages, theory
-from eqcollapse.report.style import save
+from eqcollapse.report.figures import curves, features, solver, stages, theory
+from eqcollapse.report.figures.style import save
 from eqcollapse.runtime.errors import EqcollapseError
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eqcollapse.report import networkclaims, theoryclaims
-from eqcollapse.report.criteria import UNDECIDED, Criterion, combined
+from eqcollapse.report.claims import networks, theory
+from eqcollapse.report.claims.criteria import UNDECIDED, Criterion, combined
 from eqcollapse.report.results import CONVERGED, read
 from eqcollapse.runtime.files import write_text
 
@@ -45,20 +45,20 @@ def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
     of figure B-5) and `theory` (name and settings of each theory experiment, in the order of the files).
     """
     collapse, accuracy, *files = inputs
-    theory = {
+    experiments = {
         settings["name"]: (settings, pd.read_csv(file)) for settings, file in zip(spec["theory"], files, strict=True)
     }
-    claims = judged(spec, read(collapse), read(accuracy), theory)
+    claims = judged(spec, read(collapse), read(accuracy), experiments)
     json_file, md_file = outputs
     write_text(json_file, json.dumps([as_json(claim) for claim in claims], indent=1) + "\n")
     write_text(md_file, as_markdown(claims))
 
 
 def judged(
-    spec: dict, collapse: pd.DataFrame, accuracy: pd.DataFrame, theory: dict[str, theoryclaims.Experiment]
+    spec: dict, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.Experiment]
 ) -> list[Claim]:
     """Return all claims, A1 to B4; one that the study has no runs for has no criteria."""
-    return [*_of_networks(spec["networks"], collapse, accuracy), *_of_theory(spec["stages"], collapse, theory)]
+    return [*_of_networks(spec["networks"], collapse, accuracy), *_of_theory(spec["stages"], collapse, experiments)]
 
 
 def _of_networks(chosen: dict | None, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[Claim]:
@@ -66,8 +66,8 @@ def _of_networks(chosen: dict | None, collapse: pd.DataFrame, accuracy: pd.DataF
     if chosen:
         cells = [(dataset, split) for dataset, splits in chosen["splits"].items() for split in splits]
         frames = [_of_cells(frame, cells, chosen["seeds"]) for frame in (collapse, accuracy)]
-        runs = networkclaims.counted(*frames, tuple(chosen["models"]))
-    for number, (text, criteria, which) in networkclaims.CLAIMS.items():
+        runs = networks.counted(*frames, tuple(chosen["models"]))
+    for number, (text, criteria, which) in networks.CLAIMS.items():
         splits = _covered(chosen["splits"], which) if chosen else {}
         found = tuple(criteria(runs)) if splits and len(runs.accuracy) else ()
         settings = "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in splits.items())
@@ -87,12 +87,10 @@ def _covered(splits: dict[str, list[str]], which: str) -> dict[str, list[str]]:
     return {dataset: names for dataset, names in chosen.items() if names}
 
 
-def _of_theory(
-    stages: list[str], collapse: pd.DataFrame, theory: dict[str, theoryclaims.Experiment]
-) -> Iterator[Claim]:
-    networks = collapse[collapse.model.isin(stages)]
-    for number, (text, criteria) in theoryclaims.CLAIMS.items():
-        found = tuple(criteria(theory, networks))
+def _of_theory(stages: list[str], collapse: pd.DataFrame, experiments: dict[str, theory.Experiment]) -> Iterator[Claim]:
+    rows = collapse[collapse.model.isin(stages)]
+    for number, (text, criteria) in theory.CLAIMS.items():
+        found = tuple(criteria(experiments, rows))
         names = dict.fromkeys(criterion.rule.statistic.removeprefix("log10 of ").split(":")[0] for criterion in found)
         yield Claim(number, text, found, ", ".join(names), 0)
 

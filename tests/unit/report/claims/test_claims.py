@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eqcollapse.report.claims import judged, run
-from eqcollapse.report.criteria import Rule, combined, measured
+from eqcollapse.report.claims.criteria import Rule, combined, measured
+from eqcollapse.report.claims.job import judged, run
 from eqcollapse.report.results import CONVERGED
 
 SEEDS = (0, 1, 2)

@@ -1,13 +1,14 @@
-"""Figures and table of the theory: CSVs of the theory stage in, matplotlib figures and a DataFrame out."""
+"""Figures of the theory: CSVs of the theory stage in, matplotlib figures out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eqcollapse.report.style import COLOURS, LINES, MARKERS, band, look, new_figure
+from eqcollapse.report.figures.style import COLOURS, LINES, MARKERS, band, look, new_figure
+from eqcollapse.report.results import ufm_layers
 
 FLOOR = 1e-16
 """Metrics fall to 1e-47 where collapse is exact; below this they only squeeze the rest of the picture."""
@@ -43,7 +44,7 @@ def descent(runs: pd.DataFrame, *, width: float) -> Figure:
 
 
 def _descent(axes: Sequence[Axes], runs: pd.DataFrame) -> None:
-    layers = _layers(runs)
+    layers = ufm_layers(runs)
     _band(axes[0], runs, "loss", {"color": COLOURS[-1]}, None)
     if runs.optimum.notna().all():
         beaten = runs.lower.notna().all()
@@ -98,7 +99,7 @@ def _low_rank(left: Axes, right: Axes, runs: pd.DataFrame) -> None:
     left.set(ylabel="Loss", xscale="log")
     left.set_ylim(0.97 * last.loss.min(), 1.6 * runs.optimum.iloc[0])
     left.legend()
-    run, layers = runs[runs.seed == lowest], _layers(runs)
+    run, layers = runs[runs.seed == lowest], ufm_layers(runs)
     for layer in layers:
         style = look(layer - 1) | {"marker": ""}
         right.plot(run.iteration, run[f"rank_{layer}"], label=_features(layer, len(layers)), **style)
@@ -137,67 +138,6 @@ def layer_peeled(runs: pd.DataFrame, *, width: float) -> Figure:
     return figure
 
 
-def table(experiments: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return table theory from the rows of each experiment by name: a row a case.
-
-    Columns: experiment, case, measured (the least loss over the seeds), highest (the greatest), closed_form,
-    relative_gap of the least, range_gap (the same gap as a share of log K - closed_form, all that there is to gain;
-    layer-peeled only, whose losses differ little from log K under small bounds), status (`global`: proved to be the
-    minimum; `stationary`; `beaten`: the gaps are to full collapse, which is not the minimum; `unknown`).
-    A layer-peeled experiment gives two cases a model: balanced (R = 1) against the lower bound, and of the
-    imbalanced cells that with the largest relative gap against the exact minimum.
-    """
-    rows = []
-    for name, frame in experiments.items():
-        rows += _peeled_rows(name, frame) if "model" in frame else _ufm_rows(name, frame)
-    return pd.DataFrame(rows)
-
-
-def _ufm_rows(name: str, frame: pd.DataFrame) -> list[dict]:
-    last = frame[frame.iteration == frame.iteration.max()]
-    rows = []
-    for scale, part in last.groupby("lambda_scale"):
-        case = f"{len(_layers(frame))} layer(s)" + ("" if scale == 1 else f", lambdas x {scale:g}")
-        rows.append(_row(name, case, part.loss, part.optimum.iloc[0], part.status.iloc[0]))
-    return rows
-
-
-def _peeled_rows(name: str, frame: pd.DataFrame) -> list[dict]:
-    rows = []
-    for model, part in frame.groupby("model", sort=False):
-        balanced, imbalanced = part[part.ratio == 1], part[part.ratio > 1]
-        if len(balanced):
-            closed_form = balanced.lower_bound.iloc[0]
-            rows.append(_row(name, f"{model}, balanced", balanced.loss, closed_form, "global", _range(balanced)))
-        if len(imbalanced):
-            cells = imbalanced.groupby(["majority", "ratio"], sort=False)
-            gaps = cells.loss.min() / cells.optimum.first() - 1
-            majority, ratio = gaps.idxmax()
-            cell = cells.get_group((majority, ratio))
-            case = f"{model}, worst of {len(gaps)} imbalances: KA = {majority}, R = {ratio:g}"
-            rows.append(_row(name, case, cell.loss, cell.optimum.iloc[0], "global", _range(cell)))
-    return rows
-
-
-def _range(cells: pd.DataFrame) -> float:
-    """Return what there is to gain over logits that say nothing."""
-    return (cells.loss_at_zero - cells.optimum).iloc[0]
-
-
-def _row(name: str, case: str, losses: pd.Series, closed_form: float, status: str, gain: float = float("nan")) -> dict:
-    measured = losses.min()
-    return {
-        "experiment": name,
-        "case": case,
-        "measured": measured,
-        "highest": losses.max(),
-        "closed_form": closed_form,
-        "relative_gap": measured / closed_form - 1,
-        "range_gap": (measured - closed_form) / gain,
-        "status": status,
-    }
-
-
 def _band(axis, runs: pd.DataFrame, quantity: str, style: dict, label: str | None) -> None:
     values = runs.groupby("iteration")[quantity].agg(["median", "min", "max"]).clip(lower=FLOOR / 10)
     band(axis, values, style, label)
@@ -226,10 +166,6 @@ def _over_ratio(axis, part: pd.DataFrame, quantity: str) -> None:
             )
         axis.axvline(cells.threshold.iloc[0] - 1, color=colour, linestyle=LINES[position], linewidth=0.8, alpha=0.6)
     axis.set_xscale("log")
-
-
-def _layers(runs: pd.DataFrame) -> list[int]:
-    return [int(name.removeprefix("nc1_")) for name in runs.columns if name.startswith("nc1_")]
 
 
 def _features(layer: int, layers: int) -> str:

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eqcollapse.report.figures.style import band, log_scale, look, new_figure
 from eqcollapse.report.results import CONVERGED, chosen, converged, model_name, read, split_name
-from eqcollapse.report.style import band, log_scale, look, new_figure
 
 PANELS = {
     "solver_steps": "Solver steps\n(mean a sample)",

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from eqcollapse.report import tables
-from eqcollapse.report.accuracy import accuracy_table
 from eqcollapse.report.intervals import mean_and_interval
+from eqcollapse.report.tables import job
+from eqcollapse.report.tables.accuracy import accuracy_table
 
 SPEC = {
     "kind": "accuracy",
@@ -75,7 +75,7 @@ def test_three_formats_tell_the_same(accuracy, tmp_path):
     accuracy.to_csv(files[0], index=False)
     accuracy.to_csv(files[1], index=False)
     outputs = [str(tmp_path / f"table.{suffix}") for suffix in ("csv", "md", "tex")]
-    tables.run(SPEC, [str(file) for file in files], outputs)
+    job.run(SPEC, [str(file) for file in files], outputs)
     csv, md, tex = (Path(path).read_text(encoding="utf-8") for path in outputs)
     assert len(pd.read_csv(outputs[0])) == 4
     assert "91.00 ± " in md

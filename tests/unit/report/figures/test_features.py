@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eqcollapse.report.features import Features, apart, embedding, features_figure, gram, read
+from eqcollapse.report.figures.features import Features, apart, embedding, features_figure, gram, read
 
 SPEC = {"split": "ka1-r10", "style": {"dpi": 50, "width": 7.0}}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eqcollapse.report.criteria import Criterion, Rule, measured
+from eqcollapse.report.claims.criteria import Criterion, Rule, measured
 from eqcollapse.report.results import CONVERGED, converged, last_epoch, model_name
 
 PAIR = ["dataset", "split", "seed"]

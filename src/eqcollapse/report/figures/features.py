@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from safetensors import safe_open
 from threadpoolctl import threadpool_limits
 
+from eqcollapse.report.figures.style import new_figure
 from eqcollapse.report.results import model_name, split_name
-from eqcollapse.report.style import new_figure
 
 METADATA = "eqcollapse.run"
 MOST = 1000

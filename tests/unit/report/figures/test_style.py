@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DRAW = """
 import sys
-from eqcollapse.report.style import new_figure, save
+from eqcollapse.report.figures.style import new_figure, save
 figure, axes = new_figure(1, 1, width=3, height=2)
 axes[0, 0].plot([1, 2], [3, 1], label="a")
 axes[0, 0].legend()

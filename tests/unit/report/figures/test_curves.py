@@ -1,0 +1,1 @@
+"""Figures: what is in them, and that they are the same bytes each time."""
