@@ -13,7 +13,8 @@ import time
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from eqcollapse.theory import Problem, minimise
+from eqcollapse.theory.ufm.descent import minimise
+from eqcollapse.theory.ufm.problem import Problem
 
 SEEDS = 10
 ITERATIONS = 2000

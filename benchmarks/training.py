@@ -30,6 +30,7 @@ from tqdm import tqdm
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import build
 from eqcollapse.training import backends
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.snapshots import measure
 from eqcollapse.training.trainer import Cell, descend
 
@@ -42,21 +43,27 @@ PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 """TFLOP/s in bfloat16, dense, by what a device's name holds (NVIDIA's data sheets)."""
 
 
-def spec(head: str, options: argparse.Namespace) -> dict:
+def spec(head: str, options: argparse.Namespace) -> TrainSpec:
     solver = SOLVER | {"check_every": options.check_every}
-    return {
+    settings = {
         "dataset": "random", "split": "balanced", "model": head, "seed": 0,
         "network": {"width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True},
         "equilibrium": {
             "layer": "contractive", "hidden": None, "bound": 0.9, "gradient": "implicit", "freeze": False,
             "forward": solver, "backward": solver, "jacobian_penalty": 0.0,
+            "convergence": {"share": 0.0, "action": "warn", "method": "broyden"},
         },
         "train": {
             "epochs": 10**6, "batch_size": options.batch, "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4,
-            "loss": "ce", "precision": options.precision,
+            "loss": "ce", "precision": options.precision, "augment": {"crop": 4, "flip": True},
+            "schedule": {"kind": "constant", "every": 1, "factor": 1.0, "warmup": 0},
+            "threads": 1, "deterministic": False,
         },
-        "snapshots": {},
+        "snapshots": {"epochs": [10**6], "layers": "features", "features_per_class": 0},
     }  # fmt: skip
+    if head == "explicit":
+        settings["equilibrium"] = None
+    return TrainSpec.model_validate(settings)
 
 
 def cell(head: str, images: Tensor, labels: Tensor, options: argparse.Namespace) -> Cell:
@@ -64,9 +71,9 @@ def cell(head: str, images: Tensor, labels: Tensor, options: argparse.Namespace)
     settings = spec(head, options)
     batches = Batches(
         images.to(device), labels.to(device), options.batch,
-        augment={"crop": 4, "flip": True}, mean=MEAN, std=STD, seed=0,
+        **settings.train.augment.model_dump(), mean=MEAN, std=STD, seed=0,
     )  # fmt: skip
-    network = build(settings, 3, CLASSES, 0).to(device, memory_format=torch.channels_last)
+    network = build(settings.network, settings.equilibrium, 3, CLASSES, 0).to(device, memory_format=torch.channels_last)
     return Cell(spec=settings, network=network, train=batches, test=batches, majority=(), device=device)
 
 
@@ -110,7 +117,8 @@ class Pictures(Dataset):
 
 
 def plain(images: Tensor, labels: Tensor, options: argparse.Namespace) -> Epoch:
-    network = build(spec("explicit", options), 3, CLASSES, 0).to(options.device)
+    settings = spec("explicit", options)
+    network = build(settings.network, None, 3, CLASSES, 0).to(options.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     loader = DataLoader(
         Pictures(images, labels), options.batch, shuffle=True, num_workers=options.workers,

@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from eqcollapse.provenance.dvc_stages import Stage
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import Params, parse
+from eqcollapse.theory.config import Experiment
 
 _DIGEST = re.compile(r"@[0-9a-f]{10}")
 TRIED = 5
@@ -113,7 +116,7 @@ def _others(value: Any, content: Mapping[str, Any]) -> Iterator[Any]:
 
 def _choices() -> list[str]:
     """Return the words that params.yaml may hold somewhere."""
-    return sorted(set(_words(Params.model_json_schema())))
+    return sorted({*_words(Params.model_json_schema()), *_words(TypeAdapter(Experiment).json_schema())})
 
 
 def _words(schema: Any) -> Iterator[str]:

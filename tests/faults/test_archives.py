@@ -20,7 +20,10 @@ import pytest
 import zstandard
 from PIL import Image
 
-from eqcollapse.data import content_sha256, prepare, read_dataset
+from eqcollapse.data.checksums import content_sha256
+from eqcollapse.data.config import DatasetSpec
+from eqcollapse.data.job import prepare
+from eqcollapse.data.store import read_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 from hostile import bounded, draws, size, tree
 from projects import environment_here
@@ -88,11 +91,8 @@ def placed(folder: Path, suffix: str, files: list[tuple[str, bytes]]) -> Path:
     return path
 
 
-def spec_of(path: Path) -> dict:
-    return {
-        "name": "mine", "source": "imagefolder", "path": str(path), "size": None, "classes": 2,
-        "sha256": content_sha256(path),
-    }  # fmt: skip
+def spec_of(path: Path) -> DatasetSpec:
+    return DatasetSpec(name="mine", source="imagefolder", classes=2, sha256=content_sha256(path))
 
 
 def read(path: Path, folder: Path, seconds: int = 20) -> list | str:
@@ -106,7 +106,7 @@ def read(path: Path, folder: Path, seconds: int = 20) -> list | str:
     before = tree(folder)
     try:
         with bounded(seconds=seconds):
-            prepare(spec_of(path), *outputs, mirror=None, cache=folder / "cache")
+            prepare(spec_of(path), *outputs, path=str(path), mirror=None, cache=folder / "cache")
     except EqcollapseError as error:
         said = str(error)
     else:

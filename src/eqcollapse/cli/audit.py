@@ -8,6 +8,7 @@ from typing import Any
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study import yaml_file
+from eqcollapse.study.mappings import merged
 
 
 def add_arguments(commands: Any) -> None:
@@ -49,10 +50,10 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that the options name, merged as Snakemake merges them."""
     if options.config is not None:
         return options.config
-    merged = _read(options.params)
+    content = _read(options.params)
     for file in options.configfile:
-        merged = _laid_over(merged, _read(file))
-    return merged
+        content = merged(content, _read(file))
+    return content
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -60,15 +61,6 @@ def _read(file: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EqcollapseError(f"{file}: must be a mapping of sections")
     return content
-
-
-def _laid_over(base: dict, change: dict) -> dict:
-    both = {
-        key: _laid_over(base[key], value)
-        for key, value in change.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return {**base, **change, **both}
 
 
 def _audit(options: argparse.Namespace, _: list[str]) -> int:

@@ -27,6 +27,6 @@ def _check(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _hash(options: argparse.Namespace, _: list[str]) -> None:
-    from eqcollapse.data import content_sha256
+    from eqcollapse.data.checksums import content_sha256
 
     print(content_sha256(options.path))

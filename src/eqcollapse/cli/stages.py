@@ -1,6 +1,7 @@
 """The commands `data` to `page`: a job of one stage, as a rule's `shell:` or a person starts it."""
 
 import argparse
+import json
 import os
 import sys
 from importlib import import_module
@@ -13,20 +14,30 @@ from eqcollapse.runtime.errors import EqcollapseError
 
 def add_arguments(commands: Any) -> None:
     """Add a command for each stage to the command line's subparsers."""
-    from eqcollapse.cli import spec
-    from eqcollapse.study.grid import ABOUT, STAGES
+    from eqcollapse.study.stages import STAGES
 
-    for stage in STAGES:
-        command = commands.add_parser(stage, help=ABOUT[stage])
+    for name, stage in STAGES.items():
+        command = commands.add_parser(name, help=stage.about)
         command.set_defaults(run=_run)
         command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
         command.add_argument("--code", help="the digest of the stage's code when the job was planned")
-        command.add_argument("--spec", required=True, type=spec.from_json, help="the resolved settings, as JSON")
+        command.add_argument("--spec", required=True, type=_json_object, help="the resolved settings, as JSON")
         command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
         command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
     commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
     commands.choices["data"].add_argument("--mirror", help="a folder or URL to look at before the canonical source")
     commands.choices["train"].add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Read the command line's JSON; ArgumentTypeError if it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
 
 
 def resuming(arguments: list[str]) -> str:
@@ -45,16 +56,16 @@ def _checkpoint(digest: str) -> Path:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    from eqcollapse.cli import spec
     from eqcollapse.provenance.records import is_whole
     from eqcollapse.runtime import locks
-    from eqcollapse.study.grid import record_path
+    from eqcollapse.study.jobs import record_path
+    from eqcollapse.study.stages import STAGES
 
-    stage = options.command
-    spec.check(stage, options.spec)
+    stage = STAGES[options.command]
+    options.spec = stage.parse(options.spec)
     if options.inputs == ["-"]:  # the names of 12 000 cells are longer than the kernel lets a command line be
         options.inputs = sys.stdin.read().splitlines()
-    spec.check_files(stage, options.inputs, options.outputs)
+    stage.check_files(options.inputs, options.outputs)
     record = record_path(tuple(options.outputs))
     with locks.alone(record) as waited:
         if waited and is_whole(record, options.digest, options.inputs, options.outputs):
@@ -66,12 +77,12 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
     from eqcollapse.provenance.records import recorded, write_record
     from eqcollapse.study.fingerprint import code_digest, runner_digest
-    from eqcollapse.study.grid import STAGES
+    from eqcollapse.study.stages import STAGES
 
     stage = options.command
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own is no backend outside it, and matplotlib refuses to load
-    module = import_module(STAGES[stage])  # first: source that is edited from here on is not what runs
-    code, runner = code_digest(STAGES[stage]), runner_digest()
+    module = import_module(STAGES[stage].module)  # first: source that is edited from here on is not what runs
+    code, runner = code_digest(STAGES[stage].module), runner_digest()
     if options.code and options.code != code[: len(options.code)]:
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
@@ -82,7 +93,7 @@ def _make(options: argparse.Namespace, arguments: list[str], record: str) -> Non
         stage=stage,
         digest=options.digest,
         command=["python", "-m", "eqcollapse", *recorded(arguments, options.inputs)],
-        spec=options.spec,
+        spec=options.spec.model_dump(mode="json"),
         inputs=options.inputs,
         outputs=options.outputs,
         code={"digest": code, "runner": runner},

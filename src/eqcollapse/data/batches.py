@@ -13,9 +13,9 @@ from eqcollapse.runtime.errors import EqcollapseError
 class Batches:
     """Batches (x, y) of `images` (uint8, N×C×H×W) and `labels` (int64, N), both on the device already.
 
-    x is float32 n×C×H×W, (pixel / 255 - mean) / std per channel; y is int64 n. `augment` is {"crop": p,
-    "flip": bool}: a random H×W window of the image with p black pixels on each side, and a horizontal mirror
-    image with probability 1/2. The order and the augmentation of an epoch are drawn on the CPU from (seed,
+    x is float32 n×C×H×W, (pixel / 255 - mean) / std per channel; y is int64 n. `crop` p: a random
+    H×W window of the image with p black pixels on each side; `flip`: a horizontal mirror image with probability
+    1/2. The order and the augmentation of an epoch are drawn on the CPU from (seed,
     epoch) alone: the same on any device, and after a resumed run.
 
     No sample is dropped. A last batch of one sample, on which batch normalisation over 1×1 maps has no
@@ -28,14 +28,15 @@ class Batches:
         labels: Tensor,
         batch_size: int,
         *,
-        augment: dict,
+        crop: int = 0,
+        flip: bool = False,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
     ):
-        _check(images, labels, batch_size, augment)
+        _check(images, labels, batch_size, crop)
         self.images, self.labels = images, labels
-        self.crop, self.flip = augment["crop"], augment["flip"]
+        self.crop, self.flip = crop, flip
         self.seed = seed
         self._bounds = batch_bounds(len(labels), batch_size)
         channels = (1, images.shape[1], 1, 1)
@@ -117,10 +118,10 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/epoch/{epoch}".encode()).digest()[:8]) >> 1
 
 
-def _check(images: Tensor, labels: Tensor, batch_size: int, augment: dict) -> None:
+def _check(images: Tensor, labels: Tensor, batch_size: int, crop: int) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels) or not len(labels):
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)} for {len(labels)} labels, not uint8 N×C×H×W")
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: at least 1")
-    if set(augment) != {"crop", "flip"} or augment["crop"] < 0:
-        raise ValueError(f"augment = {augment}: crop (pixels, at least 0) and flip (true or false) are allowed")
+    if crop < 0:
+        raise ValueError(f"crop = {crop}: at least 0 pixels")

@@ -21,12 +21,12 @@ import numpy as np
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
 
+from .config import SplitSpec
 from .store import read_labels
 
 HEADER = ["index", "label", "group", "part"]
 GROUPS = ("balanced", "majority", "minority")
 PARTS = ("train", "validation")
-_KEYS = {"dataset", "split", "majority", "ratio", "majority_classes", "per_class", "seed", "validation"}
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,34 @@ class Split:
     validation: np.ndarray
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: SplitSpec, inputs: list[str], outputs: list[str]) -> None:
     """Write the split of `spec` of the training set `inputs` (one file) to `outputs` (one file)."""
     (train,), (split,) = inputs, outputs
     write_split(spec, train, split)
 
 
-def write_split(spec: dict, train_file: str | Path, output: str | Path) -> None:
+def write_split(spec: SplitSpec, train_file: str | Path, output: str | Path) -> None:
     """Write the split that `spec` describes of the data set in `train_file` as CSV `index,label,group,part`.
 
-    `spec`: dataset (its name), split ("balanced" or another name), majority (KA or None), ratio (R or None),
-    majority_classes ("first", "random" or a list of labels, of which the first KA are taken), per_class
-    (limit of n_A or None), seed, validation (share in [0, 1)). Raises EqcollapseError for a spec that the
-    data set cannot satisfy.
+    Of a list of `majority_classes` the first KA are taken. Raises EqcollapseError for a spec that the data set cannot
+    satisfy.
     """
     labels = read_labels(train_file)
     write_text(output, split_csv(spec, labels))
 
 
-def split_csv(spec: dict, labels: np.ndarray) -> str:
+def split_csv(spec: SplitSpec, labels: np.ndarray) -> str:
     """The CSV of `write_split`, for `labels` (int64, N) of a training set in which every class occurs."""
-    _check_spec(spec)
     counts = np.bincount(labels)
     if counts.min(initial=1) == 0:
-        raise EqcollapseError(f"{spec['dataset']}: class {int(counts.argmin())} has no training samples")
+        raise EqcollapseError(f"{spec.dataset}: class {int(counts.argmin())} has no training samples")
     majority = majority_classes(spec, len(counts))
     kept = class_sizes(spec, counts, majority)
-    share = Fraction(str(spec["validation"]))
+    share = Fraction(str(spec.validation))
     rows = []
     for label, size in enumerate(kept):
-        order = ranked(np.flatnonzero(labels == label), label, spec["seed"])
-        group = "balanced" if spec["majority"] is None else "majority" if label in majority else "minority"
+        order = ranked(np.flatnonzero(labels == label), label, spec.seed)
+        group = "balanced" if spec.majority is None else "majority" if label in majority else "minority"
         rows += [(index, label, group, part(rank, share)) for rank, index in enumerate(order[:size])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -83,44 +80,44 @@ def split_csv(spec: dict, labels: np.ndarray) -> str:
     return text.getvalue()
 
 
-def majority_classes(spec: dict, num_classes: int) -> tuple[int, ...]:
+def majority_classes(spec: SplitSpec, num_classes: int) -> tuple[int, ...]:
     """The KA majority labels, ascending; none for a balanced split.
 
     "random": the first KA by SHA-256 of `<seed>/class/<label>`, so those of KA = 3 are among those of 5.
     """
-    majority = spec["majority"]
+    majority = spec.majority
     if majority is None:
         return ()
     if majority >= num_classes:
         raise EqcollapseError(
-            f"majority = {majority}: {spec['dataset']} has {num_classes} classes; at most {num_classes - 1}"
+            f"majority = {majority}: {spec.dataset} has {num_classes} classes; at most {num_classes - 1}"
         )
-    choice = spec["majority_classes"]
+    choice = spec.majority_classes
     if choice == "first":
         return tuple(range(majority))
     if choice == "random":
-        order = sorted(range(num_classes), key=lambda label: _digest(spec["seed"], "class", label))
+        order = sorted(range(num_classes), key=lambda label: _digest(spec.seed, "class", label))
         return tuple(sorted(order[:majority]))
     chosen = set(choice[:majority])
     if len(chosen) != majority or not chosen <= set(range(num_classes)):
         raise EqcollapseError(
-            f"majority_classes = {choice} of {spec['dataset']}: {majority} different labels of "
+            f"majority_classes = {choice} of {spec.dataset}: {majority} different labels of "
             f"0..{num_classes - 1} are needed for majority = {majority}"
         )
     return tuple(sorted(chosen))
 
 
-def class_sizes(spec: dict, counts: np.ndarray, majority: tuple[int, ...]) -> list[int]:
+def class_sizes(spec: SplitSpec, counts: np.ndarray, majority: tuple[int, ...]) -> list[int]:
     """How many samples each class keeps: n_A = min(per_class, smallest class) or max(1, round(n_A / R)).
 
     A half is rounded to the even neighbour, as Python does.
     """
     largest = int(counts.min())
-    if spec["per_class"] is not None:
-        largest = min(largest, spec["per_class"])
-    if spec["majority"] is None:
+    if spec.per_class is not None:
+        largest = min(largest, spec.per_class)
+    if spec.majority is None:
         return [largest] * len(counts)
-    fewest = max(1, round(Fraction(largest) / Fraction(str(spec["ratio"]))))
+    fewest = max(1, round(Fraction(largest) / Fraction(str(spec.ratio))))
     return [largest if label in majority else fewest for label in range(len(counts))]
 
 
@@ -167,21 +164,3 @@ def _parse(row: list[str], path: Path, line: int) -> tuple[int, int, str, str]:
 
 def _digest(*parts: object) -> bytes:
     return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-
-
-def _check_spec(spec: dict) -> None:
-    if set(spec) != _KEYS:
-        raise EqcollapseError(f"split: keys {sorted(spec)} given, {sorted(_KEYS)} expected")
-    balanced = spec["split"] == "balanced"
-    if balanced != (spec["majority"] is None) or balanced != (spec["ratio"] is None):
-        raise EqcollapseError(
-            f"split {spec['split']}: majority and ratio belong to every split but `balanced`, and not to it"
-        )
-    if not balanced and (spec["majority"] < 1 or not 1 <= spec["ratio"] < math.inf):
-        raise EqcollapseError(f"split {spec['split']}: majority must be at least 1 and ratio finite and at least 1")
-    if spec["per_class"] is not None and spec["per_class"] < 1:
-        raise EqcollapseError(f"per_class = {spec['per_class']}: at least 1, or null for all")
-    if not 0 <= spec["validation"] < 1:
-        raise EqcollapseError(f"validation = {spec['validation']}: a share from 0 up to, but not, 1")
-    if isinstance(spec["majority_classes"], str) and spec["majority_classes"] not in ("first", "random"):
-        raise EqcollapseError(f"majority_classes = {spec['majority_classes']}: first, random or a list of labels")

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from eqcollapse.networks.config import Equilibrium as EquilibriumSettings
+from eqcollapse.networks.config import Network
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.resnet import Encoder, ExplicitHead, initialise
 
@@ -25,23 +27,24 @@ class Classifier(nn.Module):
         return self.linear(self.features(images))
 
 
-def build(spec: dict, channels: int, num_classes: int, seed: int) -> Classifier:
-    """Build the network of `spec` (sections `network` and `equilibrium` of params.yaml), drawn by `seed`.
+def build(
+    network: Network, equilibrium: EquilibriumSettings | None, channels: int, num_classes: int, seed: int
+) -> Classifier:
+    """Build the network, drawn by `seed`; `equilibrium` are the settings of its head, if that is one.
 
     The encoder is drawn first, so that for one seed both models start with the same one.
     """
-    settings = spec["network"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder(channels, settings["width"], settings["stages"], settings["blocks"])
+        encoder = Encoder(channels, network.width, network.stages, network.blocks)
         initialise(encoder)
-        head = _head(spec, encoder.channels_out)
-        return Classifier(encoder, head, num_classes, settings["bias"])
+        head = _head(network, equilibrium, encoder.channels_out)
+        return Classifier(encoder, head, num_classes, network.bias)
 
 
-def _head(spec: dict, channels: int) -> nn.Module:
-    if spec["network"]["head"] == "equilibrium":
-        return EquilibriumHead(channels, spec["equilibrium"])
-    head = ExplicitHead(channels, spec["network"]["blocks"])
+def _head(network: Network, equilibrium: EquilibriumSettings | None, channels: int) -> nn.Module:
+    if equilibrium is not None:
+        return EquilibriumHead(channels, equilibrium)
+    head = ExplicitHead(channels, network.blocks)
     initialise(head)
     return head

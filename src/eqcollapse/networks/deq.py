@@ -10,10 +10,11 @@ from eqcollapse.equilibrium import (
     SolverConfig,
     jacobian_regularisation,
 )
+from eqcollapse.networks.config import Equilibrium as EquilibriumSettings
 
 LAYERS = {
-    "residual": lambda channels, settings: ResidualConv(channels, settings["hidden"]),
-    "contractive": lambda channels, settings: ContractiveConv(channels, settings["hidden"], bound=settings["bound"]),
+    "residual": lambda channels, settings: ResidualConv(channels, settings.hidden),
+    "contractive": lambda channels, settings: ContractiveConv(channels, settings.hidden, bound=settings.bound),
 }
 
 
@@ -23,17 +24,17 @@ class EquilibriumHead(nn.Module):
     `settings` is the section `equilibrium` of params.yaml.
     """
 
-    def __init__(self, channels_in: int, settings: dict):
+    def __init__(self, channels_in: int, settings: EquilibriumSettings):
         super().__init__()
         self.dim = 2 * channels_in
         self.inject = nn.Conv2d(channels_in, self.dim, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(self.dim)
         forward, backward = (
-            SolverConfig.from_dict({**settings[direction], "freeze": settings["freeze"]})
-            for direction in ("forward", "backward")
+            SolverConfig(**solver.model_dump(), freeze=settings.freeze)
+            for solver in (settings.forward, settings.backward)
         )
-        layer = LAYERS[settings["layer"]](self.dim, settings)
-        self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings["gradient"])
+        layer = LAYERS[settings.layer](self.dim, settings)
+        self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings.gradient)
         self._last: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from eqcollapse.pipeline.sweep import ATTIC, RECORD, is_in_use
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.sections import leaves
+from eqcollapse.study.mappings import leaves
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 _SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}

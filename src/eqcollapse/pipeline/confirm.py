@@ -8,7 +8,8 @@ from eqcollapse.pipeline.sweep import ATTIC, forget, is_complete, keep
 from eqcollapse.provenance import records
 from eqcollapse.provenance.dvc_stages import Stage, covered
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 
 AGAIN = "run the same command again"
 """What to do, at the end of a line of `confirm`."""

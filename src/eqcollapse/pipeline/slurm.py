@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eqcollapse.pipeline.sweep import is_complete
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 JOBS = "eqcollapse_"
 """How the names of our jobs begin (slurm-jobname-prefix in profiles/slurm)."""

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from eqcollapse.provenance.records import sha256, stated
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 
 __all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending"]
 

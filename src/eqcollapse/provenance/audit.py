@@ -21,8 +21,10 @@ from eqcollapse.provenance.signature import MANIFEST, SIGNATURE, check_signature
 from eqcollapse.provenance.staleness import Cause, Relatives
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.fingerprint import code_digest
-from eqcollapse.study.grid import STAGES, Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 from eqcollapse.study.params import parse
+from eqcollapse.study.stages import STAGES
 
 ROOTS = ("resources", "results")
 PAGE, MACHINE = "results/audit.md", "results/audit.json"
@@ -93,7 +95,7 @@ def audit(
     """
     study = Study(parse(config, name))
     planning = Planning(config) if snakemake and Planning.possible() else None  # plans while files are hashed
-    under_way = audit_jobs(list(study), lambda stage: code_digest(STAGES[stage]))
+    under_way = audit_jobs(list(study), lambda stage: code_digest(STAGES[stage].module))
     found, notes = check_contents(under_way.lineage.jobs, under_way.records, under_way.found.__contains__)
     under_way.add(found)
     under_way.notes += notes

@@ -14,8 +14,9 @@ from eqcollapse.provenance.commits import Sources, head, log, sources
 from eqcollapse.provenance.reading import Record, is_record, read, record_paths
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.fingerprint import code_digest
-from eqcollapse.study.grid import STAGES, Study
+from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
+from eqcollapse.study.stages import STAGES
 
 LONGEST = 100_000
 """Characters of a command line that any Linux takes."""
@@ -141,7 +142,7 @@ def _commit_of(record: Record, known: Sources) -> str | None:
 
     Raises EqcollapseError where no commit has it: what ran was never committed as it was.
     """
-    module, code = STAGES[record.content["stage"]], record.content["code"]
+    module, code = STAGES[record.content["stage"]].module, record.content["code"]
     if code["digest"] == code_digest(module):
         return None
     for commit in dict.fromkeys([code["commit"] or "", *log()]):

@@ -8,7 +8,7 @@ from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.hashing import Content
 from eqcollapse.provenance.reading import Record, is_record
 from eqcollapse.provenance.staleness import Cause, Relatives, differences
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 REDO = "run snakemake"
 REMAKE = "remove it and run snakemake"
@@ -91,7 +91,7 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
     expected = {
         "stage": job.stage,
         "digest": job.digest,
-        "spec": json.loads(job.spec_json),
+        "spec": job.settings,
         "code": code,
         "inputs": list(job.inputs),
         "outputs": list(job.outputs),
@@ -119,7 +119,7 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
 def _run_of(job: Job) -> dict[str, object]:
     """Return what the record of `job` must say of how it ran, where the study settles it."""
     if job.stage == "train":
-        return {"threads": job.spec["train"]["threads"], "deterministic": job.spec["train"]["deterministic"]}
+        return {"threads": job.spec.train.threads, "deterministic": job.spec.train.deterministic}
     return {"threads": 1} if job.stage in ("theory", "collapse") else {}
 
 

@@ -8,7 +8,8 @@ from eqcollapse.provenance.commits import Sources, at_head, head, sources
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
 from eqcollapse.study.fingerprint import ROOT, code_digest, files, runner_digest, runner_files
-from eqcollapse.study.grid import STAGES, Job
+from eqcollapse.study.jobs import Job
+from eqcollapse.study.stages import STAGES
 
 COMMIT = "commit it"
 
@@ -25,17 +26,17 @@ class _Used:
 
     def digest_in(self, root: Path = ROOT) -> str:
         """Return the digest of this code as it is in `root`, a folder of the package."""
-        return code_digest(STAGES[self.stage], root) if self.stage else runner_digest(root)
+        return code_digest(STAGES[self.stage].module, root) if self.stage else runner_digest(root)
 
     @property
     def files(self) -> list[Path]:
         """The source files of this code today."""
-        return files(STAGES[self.stage]) if self.stage else runner_files()
+        return files(STAGES[self.stage].module) if self.stage else runner_files()
 
     @property
     def entry(self) -> str:
         """The file by which it is called."""
-        module = STAGES[self.stage] if self.stage else "eqcollapse.__main__"
+        module = STAGES[self.stage].module if self.stage else "eqcollapse.__main__"
         path = next(path for path in self.files if path.stem == module.rpartition(".")[2])
         return f"src/{path.relative_to(ROOT.parent)}"
 
@@ -76,7 +77,7 @@ def _is_of(used: _Used, commit: str, known: Sources) -> bool:
 
 def _rest(known: Sources, now: str) -> Iterator[tuple[str, str]]:
     """Yield what is in no job's code, and plans or starts all of them, where it is not as HEAD has it."""
-    covered = {path for module in STAGES.values() for path in files(module)} | set(runner_files())
+    covered = {path for stage in STAGES.values() for path in files(stage.module)} | set(runner_files())
     for path in known.changed(now, sorted(set(ROOT.rglob("*.py")) - covered)):
         if at_head(path) is not None:
             yield path, "changed, and in no commit"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import tempfile
 from collections import Counter
@@ -13,7 +14,8 @@ from eqcollapse.provenance.findings import Finding
 from eqcollapse.provenance.reading import Record
 from eqcollapse.provenance.records import environment
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import STAGES, Job
+from eqcollapse.study.jobs import Job
+from eqcollapse.study.stages import STAGES
 
 AGAIN = ("table", "claims", "page")
 """The stages that are made again, besides splits."""
@@ -89,11 +91,12 @@ def _first(indices: list[int]) -> str:
 
 
 def _check_again(job: Job, same: Callable[[str, str], bool]) -> Iterator[Finding]:
-    run = import_module(STAGES[job.stage]).run
+    stage = STAGES[job.stage]
+    run, spec = import_module(stage.module).run, stage.parse(json.loads(job.spec_json))  # as the job gets it
     with tempfile.TemporaryDirectory(prefix="eqcollapse-audit-") as folder:
         again = [str(Path(folder, Path(file).name)) for file in job.outputs]
         try:
-            run(job.spec, list(job.inputs), again)
+            run(spec, list(job.inputs), again)
         except Exception as error:
             yield Finding("content", job.path, "what its inputs and spec give", f"cannot be made: {error}")
             return

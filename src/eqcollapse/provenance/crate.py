@@ -10,8 +10,10 @@ from eqcollapse.provenance.commits import date, head
 from eqcollapse.provenance.reading import Record, read_sound
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.fingerprint import ROOT, files
-from eqcollapse.study.grid import ABOUT, STAGES, Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 from eqcollapse.study.params import parse
+from eqcollapse.study.stages import STAGES
 
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 PROFILES = {
@@ -138,9 +140,10 @@ class _Crate:
         """Add the module of each stage, which runs its jobs, as a part of the workflow."""
         tools = {}
         for stage in self._stages:
-            path = _module_path(STAGES[stage])
+            path = _module_path(STAGES[stage].module)
             properties = {"@type": ["File", "SoftwareSourceCode"], "name": f"python -m eqcollapse {stage}",
-                          "description": ABOUT[stage], "programmingLanguage": "Python", **_format(path)}  # fmt: skip
+                          "description": STAGES[stage].about, "programmingLanguage": "Python",
+                          **_format(path)}  # fmt: skip
             tools[stage] = self._crate.get(path) or self._crate.add_file(path, path, properties=properties)
         parts = {tool.id: tool for tool in tools.values()}
         workflow["hasPart"] = list(parts.values())
@@ -149,7 +152,9 @@ class _Crate:
     def _files(self) -> None:
         """Add settings and sources as they are, results with their sha256, and data sets by description."""
         rules = [str(path) for path in sorted(Path("workflow").rglob("*")) if path.is_file()]
-        code = {f"src/{path.relative_to(ROOT.parent)}" for stage in self._stages for path in files(STAGES[stage])}
+        code = {
+            f"src/{path.relative_to(ROOT.parent)}" for stage in self._stages for path in files(STAGES[stage].module)
+        }
         for path in [*SOURCE_FILES, *rules, *sorted(code)]:
             if Path(path).is_file() and self._crate.get(path) is None:
                 self._crate.add_file(path, path, properties={"name": path, **_format(path)})
@@ -178,8 +183,8 @@ class _Crate:
     def _steps(self, workflow, tools: Mapping) -> dict[str, Any]:
         steps = {}
         for position, stage in enumerate(self._stages):
-            steps[stage] = self._context(f"#step-{stage}", "HowToStep", name=ABOUT[stage], position=str(position),
-                                         workExample={"@id": tools[stage].id})  # fmt: skip
+            steps[stage] = self._context(f"#step-{stage}", "HowToStep", name=STAGES[stage].about,
+                                         position=str(position), workExample={"@id": tools[stage].id})  # fmt: skip
         workflow["step"] = list(steps.values())
         return steps
 

@@ -15,12 +15,14 @@ import yaml
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study import fingerprint
-from eqcollapse.study.grid import STAGES, Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
+from eqcollapse.study.stages import STAGES
 
 OWN = ("data", "splits", "train", "theory", "collapse")
 """The kinds of job that are a DVC stage of their own; the others are the report's."""
 
-PLANNING = {f"src/eqcollapse/study/{name}.py" for name in ("fingerprint", "grid", "params", "report_plan", "sections")}
+PLANNING = {"src/eqcollapse/study", "src/eqcollapse/runtime/section.py"}
 """What says which jobs there are and where their files lie: every stage depends on it."""
 
 
@@ -47,8 +49,9 @@ class Stage:
     def sources(self) -> set[str]:
         """Return the source files that the stage's jobs depend on, relative to the project."""
         root = fingerprint.ROOT.parents[1]
-        files = (file for kind in self.kinds for file in fingerprint.files(STAGES[kind]))
-        return {file.relative_to(root).as_posix() for file in files} | PLANNING
+        code = [file for kind in self.kinds for file in fingerprint.files(STAGES[kind].module)]
+        types = [file for kind in self.kinds or STAGES for file in fingerprint.config_files(STAGES[kind].module)]
+        return {file.relative_to(root).as_posix() for file in (*code, *types)} | PLANNING
 
 
 def load(path: str | Path = "dvc.yaml") -> list[Stage]:

@@ -166,16 +166,16 @@ class _Defaults:
             return
         spec = body["spec"]
         if body["stage"] == "train":
-            yield from differences(self._sections(spec), {key: spec[key] for key in _SECTIONS if key in spec})
+            yield from differences(self._sections(spec), {key: spec[key] for key in _SECTIONS if spec.get(key)})
             return
         job = self._jobs.get(f"{body['stage']} {undigested(body['outputs'][0]['path'])}")
         if job:
-            yield from differences(job.spec, spec)
+            yield from differences(job.settings, spec)
         else:
             yield "there is no such job in the default study"
 
     def _sections(self, spec: dict[str, Any]) -> dict[str, Any]:
-        base = {key: getattr(self._study.params, key).model_dump() for key in _SECTIONS if key in spec}
+        base = {key: getattr(self._study.params, key).model_dump() for key in _SECTIONS if spec.get(key)}
         chosen = base["snapshots"]
         chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
         return base

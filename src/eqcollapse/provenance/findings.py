@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 KINDS = {
     "signature": "results are not as they were signed, or the signature does not count",

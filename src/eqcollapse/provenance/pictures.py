@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from eqcollapse.provenance.findings import Lineage
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 COLOURS = {
     "fresh": "#d5eadf",
@@ -78,9 +78,9 @@ def _boxes(jobs: list[Job]) -> list[_Box]:
 def _names(job: Job) -> list[str]:
     """Return the parts of the name under which a job is drawn: data set, split, model; or the file's name."""
     if job.stage == "train":
-        return [job.spec["dataset"], job.spec["split"], job.spec["model"]]
+        return [job.spec.dataset, job.spec.split, job.spec.model]
     if job.stage == "splits":
-        return [job.spec["dataset"], job.spec["split"]]
+        return [job.spec.dataset, job.spec.split]
     name = job.path.rpartition("/")[2]
     return [name.partition("@")[0] if "@" in name else name.rpartition(".")[0]]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eqcollapse.provenance.reading import Record, undigested
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Relatives:
 
 
 def _cause(job: Job, code: str, old: Record) -> Cause:
-    changes = list(differences(old.content["spec"], job.spec))
+    changes = list(differences(old.content["spec"], job.settings))
     if changes:
         return Cause("parameter", "; ".join(changes), old)
     if old.content["code"]["digest"] != code:

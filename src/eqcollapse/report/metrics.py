@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from eqcollapse.collapse.metrics import collapse_metrics
 from eqcollapse.collapse.moments import Moments
+from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.files import replacing, write_text
 from eqcollapse.training.job import METADATA
 
@@ -29,7 +30,7 @@ SUMMARY = {
 """The columns that the summary has, and what it calls them."""
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: CollapseSpec, inputs: list[str], outputs: list[str]) -> None:
     """Measure the runs whose snapshots and then histories `inputs` are; see `measure` for `outputs`."""
     half = len(inputs) // 2
     measure(inputs[:half], inputs[half:], *outputs)

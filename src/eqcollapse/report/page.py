@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from eqcollapse.report.captions import caption
+from eqcollapse.report.config import PageSpec
 from eqcollapse.report.results import converged, last_epoch, model_name, read, unconverged
 from eqcollapse.runtime.files import write_text
 
@@ -30,12 +31,12 @@ summary { font-weight: bold; padding: 0.2rem 0; cursor: pointer; }
 STAGES = ("data", "splits", "train", "collapse", "report", "theory")
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: PageSpec, inputs: list[str], outputs: list[str]) -> None:
     """Write the page of `spec` (jobs a stage, names of tables and figures) from accuracy.csv, claims.md, tables (md)
     and figures (svg), in this order, to `outputs` (html).
     """
     accuracy, claims, *shown = inputs
-    tables, figures = shown[: len(spec["tables"])], shown[len(spec["tables"]) :]
+    tables, figures = shown[: len(spec.tables)], shown[len(spec.tables) :]
     parts = [
         "<h1>Neural collapse in deep equilibrium models</h1>",
         "<nav>"
@@ -46,11 +47,11 @@ def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
         '<h2 id="solver">Solver of the DEQs</h2>',
         solver_summary(read(accuracy)),
         '<h2 id="tables">Tables</h2>',
-        *(_table(name, path) for name, path in zip(spec["tables"], tables, strict=True)),
+        *(_table(name, path) for name, path in zip(spec.tables, tables, strict=True)),
         '<h2 id="figures">Figures</h2>',
-        *(_figure(name, path, n) for n, (name, path) in enumerate(zip(spec["figures"], figures, strict=True))),
+        *(_figure(name, path, n) for n, (name, path) in enumerate(zip(spec.figures, figures, strict=True))),
         '<h2 id="dag">DAG</h2>',
-        dag(spec["jobs"]),
+        dag(spec.jobs),
     ]
     write_text(outputs[0], _document("\n".join(parts)))
 

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from eqcollapse.report.config import Runs
+
 CELL = ["dataset", "split", "model", "seed"]
 CONVERGED = 0.99
 """The least share of samples whose solve converged in the last epoch for a DEQ to be one, and its run to count."""
@@ -14,13 +16,13 @@ def read(path: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(CELL[:3], str))
 
 
-def chosen(frame: pd.DataFrame, dataset: str, splits: list[str], spec: dict) -> pd.DataFrame:
+def chosen(frame: pd.DataFrame, dataset: str, splits: list[str], spec: Runs) -> pd.DataFrame:
     """Return the rows of `dataset` and `splits` for the models and seeds of `spec`."""
     return frame[
         (frame.dataset == dataset)
         & frame.split.isin(splits)
-        & frame.model.isin(spec["models"])
-        & frame.seed.isin(spec["seeds"])
+        & frame.model.isin(spec.models)
+        & frame.seed.isin(spec.seeds)
     ]
 
 

@@ -19,7 +19,9 @@ RUNTIME = {f"{PACKAGE}.runtime.{path.stem}" for path in (ROOT / "runtime").glob(
 PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer"}
 """How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash). They are in no
 path's digest: all of runtime/, and what downloads."""
-CLI = {f"{PACKAGE}.__main__", *(f"{PACKAGE}.cli.{name}" for name in ("main", "stages", "spec"))}
+CONFIG = {f"{PACKAGE}.{path.parent.name}.config" for path in ROOT.glob("*/config.py")}
+"""The types of settings. They are in no path's digest, either: what they let through is, as the resolved settings."""
+CLI = {f"{PACKAGE}.__main__", f"{PACKAGE}.cli.main", f"{PACKAGE}.cli.stages"}
 RUNNER = {*PLUMBING, *CLI, f"{PACKAGE}.provenance.records"}
 """What every job passes through besides its stage's modules: in no path's digest either, but in every record."""
 
@@ -44,21 +46,29 @@ def _digest_of(modules: Iterable[str], root: Path) -> str:
 
 
 def imported(module: str, root: Path = ROOT) -> set[str]:
-    """Return `module` and the modules of the package that it imports, at any depth."""
-    seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name in PLUMBING:
-            continue
-        seen.add(name)
-        waiting.extend(_imports(name, root))
-    return seen
+    """Return `module` and the modules of the package that it imports, at any depth, but for types and plumbing."""
+    return _reached(module, root) - CONFIG
 
 
 def files(module: str, root: Path = ROOT) -> list[Path]:
     """Return the source files behind `code_digest(module)`."""
     return [_file(name, root) for name in sorted(imported(module, root))]
+
+
+def config_files(module: str, root: Path = ROOT) -> list[Path]:
+    """Return the source files of the types of settings that `module` imports, at any depth."""
+    return [_file(name, root) for name in sorted(_reached(module, root) & CONFIG)]
+
+
+def _reached(module: str, root: Path) -> set[str]:
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and name not in PLUMBING:
+            seen.add(name)
+            waiting.extend(_imports(name, root))
+    return seen
 
 
 def runner_files(root: Path = ROOT) -> list[Path]:

@@ -13,16 +13,19 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 
 _MOST_LINES, _LONGEST_LINE = 50, 500
 
-KINDS = ("ufm", "layer-peeled")
-"""Tags of a union, which pydantic puts into the path of a fault: they are no keys."""
+TAG = "kind"
+"""The key that tells members of a union apart."""
 
 
-def lines(error: ValidationError, prefix: str = "") -> Iterator[str]:
-    """Yield a line a faulty key; where a key may be several things, one line says all of them."""
+def lines(error: ValidationError, prefix: str = "", *, tagged: bool = False) -> Iterator[str]:
+    """Yield a line a faulty key; where a key may be several things, one line says all of them.
+
+    `tagged`: what was checked is one of several types, told apart by their `kind`.
+    """
     allowed: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
-        start, words = _said(prefix, fault)
-        parts = allowed.setdefault((_key(prefix, fault), start), [])
+        start, words = _said(fault)
+        parts = allowed.setdefault((_key(prefix, fault, tagged), start), [])
         if words not in parts:
             parts.append(words)
     for (key, start), parts in allowed.items():
@@ -52,25 +55,26 @@ def shown(value: Any) -> str:
     return cut(text, 60)
 
 
-def _key(prefix: str, fault: Mapping[str, Any]) -> str:
-    parts = [str(part) for part in fault["loc"] if not _is_tag(part)]
+def _key(prefix: str, fault: Mapping[str, Any], tagged: bool) -> str:
+    """Return the path of a key, without what pydantic puts into it to tell members of a union apart."""
+    parts = [str(part) for part in fault["loc"][tagged:] if not (isinstance(part, str) and "[" in part)]
     if fault["type"] == "unknown_key":
         parts.append(fault["ctx"]["key"])
-    return prefix + ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
+    if fault["type"].startswith("union_tag"):
+        parts.append(TAG)
+    path = ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
+    return f"{prefix}{path}" if path else prefix.rstrip(".: ")
 
 
-def _is_tag(part: Any) -> bool:
-    """Whether pydantic put `part` into the path to tell members of a union apart."""
-    return isinstance(part, str) and ("[" in part or part in KINDS)
-
-
-def _said(prefix: str, fault: Mapping[str, Any]) -> tuple[str, str]:
+def _said(fault: Mapping[str, Any]) -> tuple[str, str]:
     """Return what is said of the value, and what is allowed in its place."""
     kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "unknown_key":
         return f"is not a key that eqcollapse knows (value {shown(context['value'])}); known: ", context["known"]
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return "", "is missing"
+    if kind == "union_tag_invalid":
+        value = context["tag"]
     if kind == "value_error" and isinstance(value, Mapping):
         return "", str(context["error"])
     return f"{shown(value)} is not allowed: ", _allowed(kind, fault["msg"], context)
@@ -85,8 +89,8 @@ def _allowed(kind: str, message: str, context: Mapping[str, Any]) -> str:
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}"
         case "union_tag_invalid":
-            return f"kind must be one of {context['expected_tags']}"
-        case "model_type" | "dict_type":
+            return f"must be one of {context['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
             return "must be a mapping of keys to values"
         case "invalid_key" | "string_type":
             return "must be text"

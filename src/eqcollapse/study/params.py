@@ -3,34 +3,41 @@
 Imports neither torch nor numpy, so that the DAG builds in a second or two.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from eqcollapse.data.config import Dataset, Splits
+from eqcollapse.data.registry import CANONICAL
+from eqcollapse.networks.config import Equilibrium, Network
+from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.section import Name, Natural, Section
 from eqcollapse.study import yaml_file
+from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, shown, told
-from eqcollapse.study.sections import (
-    SPLIT,
-    Dataset,
-    Equilibrium,
-    Experiment,
-    Name,
-    Network,
-    Report,
-    Section,
-    Snapshots,
-    Splits,
-    Theory,
-    Train,
-    in_order,
-)
+from eqcollapse.theory.config import Experiment as TheoryExperiment
+from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, UnconstrainedFeatures
+from eqcollapse.training.config import Model, Snapshots, Train
 
+SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
+"""The name of an imbalanced split: KA and R."""
 MOST_CELLS = 20_000
 """Of all experiments together; Snakemake plans some hundred jobs a second."""
+
+
+class Experiment(Section):
+    """A part of the grid: data sets x splits x models x seeds."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1)]
+    models: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    report: Literal["a", "b", "selection", "none"]
 
 
 class Params(Section):
@@ -46,22 +53,35 @@ class Params(Section):
     snapshots: Snapshots
     models: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1), AfterValidator(in_order)]
-    theory: Annotated[dict[Name, Theory], AfterValidator(in_order)]
+    ufm: UnconstrainedFeatures
+    layer_peeled: LayerPeeled
+    theory: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
     report: Report
 
-    def resolved(self, model: str) -> "Model":
+    def resolved(self, model: str) -> Model:
         """Return the settings of `model`: the study's, with what `models.<model>` changes."""
-        base = {key: getattr(self, key).model_dump() for key in ("network", "equilibrium", "train", "snapshots")}
-        return Model.model_validate(_merged(base, self.models[model]))
+        base = {key: getattr(self, key).model_dump() for key in Model.model_fields}
+        return Model.model_validate(merged(base, self.models[model]))
+
+    def theory_experiment(self, name: str) -> TheoryExperiment:
+        """Return the settings of a theory experiment: its kind's section, with what `theory.<name>` changes."""
+        change = self.theory[name]
+        kind = change.get("kind")
+        base = getattr(self, kind).model_dump() if kind in ("ufm", "layer_peeled") else {}
+        return _THEORY.validate_python(merged(base, change))
+
+    def splits_of(self, experiment: Experiment, dataset: str) -> list[str]:
+        """Return the names of the splits that `experiment` trains on `dataset`, balanced and by KA and R."""
+        grid = [
+            f"ka{majority}-r{int(ratio) if ratio == int(ratio) else ratio}"
+            for majority in self.datasets[dataset].majority or self.splits.majority
+            for ratio in self.splits.ratios
+        ]
+        names = [name for split in experiment.splits for name in (grid if split == "imbalanced" else [split])]
+        return list(dict.fromkeys(names))
 
 
-class Model(Section):
-    """The settings of one named model: `network`, `equilibrium`, `train` and `snapshots` after its changes."""
-
-    network: Network
-    equilibrium: Equilibrium
-    train: Train
-    snapshots: Snapshots
+_THEORY: TypeAdapter[TheoryExperiment] = TypeAdapter(TheoryExperiment)
 
 
 def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
@@ -74,7 +94,7 @@ def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
         change = yaml_file.read(overlay)
         if not isinstance(change, Mapping):
             raise EqcollapseError(f"{overlay}: must be a mapping of sections, but holds {shown(change)}")
-        content = _merged(content, change)
+        content = merged(content, change)
     return parse(content, " with ".join(str(name) for name in (path, *overlays)))
 
 
@@ -95,12 +115,6 @@ def parse(content: Any, name: str = "params.yaml") -> Params:
     return params
 
 
-def _merged(base: Any, change: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(change, Mapping)):
-        return change
-    return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}
-
-
 def _faults(params: Params):
     """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
     yield from _repeats(params)
@@ -118,7 +132,8 @@ def _repeats(params: Params):
         "splits.majority": params.splits.majority,
         "splits.ratios": params.splits.ratios,
         **{f"datasets.{name}.majority": dataset.majority or [] for name, dataset in params.datasets.items()},
-        **{f"theory.{name}.seeds": chosen.seeds for name, chosen in params.theory.items()},
+        "ufm.seeds": params.ufm.seeds,
+        "layer_peeled.seeds": params.layer_peeled.seeds,
         **{
             f"experiments.{name}.{key}": getattr(experiment, key)
             for name, experiment in params.experiments.items()
@@ -126,18 +141,29 @@ def _repeats(params: Params):
         },
     }
     for key, values in lists.items():
-        for value, times in Counter(values).items():
-            if times > 1:
-                yield f"{key}: {shown(value)} is there {times} times"
+        yield from _repeated(key, values)
+
+
+def _repeated(key: str, values: list[Any]):
+    for value, times in Counter(values).items():
+        if times > 1:
+            yield f"{key}: {shown(value)} is there {times} times"
 
 
 def _theory_faults(params: Params):
     """Layer-peeled experiments may share a figure; all other figures have one source."""
-    drawn: dict[str, str] = {}
-    for name, chosen in params.theory.items():
-        other = drawn.setdefault(chosen.figure, name)
-        peeled = all(params.theory[one].kind == "layer-peeled" for one in (name, other))
-        if other != name and not peeled:
+    drawn: dict[str, tuple[str, bool]] = {}
+    for name in params.theory:
+        try:
+            chosen = params.theory_experiment(name)
+        except ValidationError as error:
+            yield from lines(error, f"theory.{name}.", tagged=True)
+            continue
+        if "seeds" in params.theory[name]:
+            yield from _repeated(f"theory.{name}.seeds", chosen.seeds)
+        peeled = isinstance(chosen, LayerPeeledExperiment)
+        other, shares = drawn.setdefault(chosen.figure, (name, peeled))
+        if other != name and not (peeled and shares):
             yield f"theory.{name}.figure: {chosen.figure!r} is also the figure of {other}: give it a name of its own"
 
 
@@ -188,7 +214,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment):
 
 
 def _split_faults(params: Params, where: str, experiment: Experiment, name: str):
-    num_classes = params.datasets[name].num_classes
+    num_classes = _num_classes(params.datasets[name])
     for split in experiment.splits:
         match = SPLIT.match(split)
         if split not in ("balanced", "imbalanced") and not match:
@@ -205,7 +231,7 @@ def _majority_faults(params: Params):
             continue
         key = "splits" if dataset.majority is None else f"datasets.{name}"
         chosen = dataset.majority or params.splits.majority
-        last = dataset.num_classes - 1
+        last = _num_classes(dataset) - 1
         for majority in chosen:
             if majority > last:
                 yield f"{key}.majority: {majority} is not allowed: must be from 1 to {last} for {name}"
@@ -217,3 +243,8 @@ def _majority_faults(params: Params):
             for index in classes:
                 if index > last:
                     yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"
+
+
+def _num_classes(dataset: Dataset) -> int:
+    """Return K, which the grid needs before any file is there."""
+    return dataset.classes or len(CANONICAL[dataset.source].classes)

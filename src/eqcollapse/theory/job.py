@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
+from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
 from eqcollapse.theory.layer_peeled.descent import Cell, geometry, minimise_peeled
 from eqcollapse.theory.layer_peeled.optimum import collapse_threshold, lower_bound, peeled_optimum
 from eqcollapse.theory.ufm.descent import minimise
@@ -25,32 +25,27 @@ Progress = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def run(spec: dict[str, Any], inputs: list[str], outputs: list[str]) -> dict[str, Any]:
+def run(spec: UfmSpec | LayerPeeledSpec, inputs: list[str], outputs: list[str]) -> dict[str, Any]:
     """Run the experiment of `spec`, which reads nothing, to `outputs` (one file), and tell of its progress."""
     (output,) = outputs
     experiment(spec, Path(output), progress=lambda line: print(line, file=sys.stderr, flush=True))
     return {"threads": 1}  # which it keeps to, and then gives back what this process had
 
 
-def experiment(spec: dict[str, Any], output: Path, progress: Progress | None = None) -> None:
-    """Run the experiment that `spec` (plain values, every key present) describes; write its CSV to `output`.
+def experiment(spec: UfmSpec | LayerPeeledSpec, output: Path, progress: Progress | None = None) -> None:
+    """Run the experiment of `spec`; write its CSV to `output`.
 
     kind `ufm`: a row a (lambda_scale, seed, logged iteration) with the loss, the closed form `optimum` with
     its `status` and `lower`, the `gap` to it, and nc1_l, nc2_l, nc3_l, rank_l of the features that W_l reads.
-    kind `layer-peeled`: a row a (model, majority, ratio, seed) with the loss, its exact minimum, the balanced lower
+    kind `layer_peeled`: a row a (model, majority, ratio, seed) with the loss, its exact minimum, the balanced lower
     bound, the loss_at_zero log K of logits that say nothing, and the geometry. Floats are written to their last bit;
-    an empty cell is a value that does not exist. Raises EqcollapseError for missing and unknown keys and for a
-    descent that diverges; no file is written then.
+    an empty cell is a value that does not exist. Raises EqcollapseError for a descent that diverges; no file is
+    written then.
     """
-    output = Path(output)
-    kind = spec.get("kind")
-    if kind not in KINDS:
-        raise EqcollapseError(f"theory kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    rows, keys = KINDS[kind]
     name = "theory experiment " + output.name.removesuffix(".csv").split("@")[0]
-    _check_keys(spec, keys, name)
     with _one_thread():
-        write_text(output, _as_csv(rows(spec, name, progress)))
+        rows = _ufm(spec, name, progress) if spec.kind == "ufm" else _layer_peeled(spec, name, progress)
+        write_text(output, _as_csv(rows))
 
 
 @contextmanager
@@ -65,22 +60,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _ufm(spec: dict[str, Any], name: str, progress: Progress | None) -> Iterator[Row]:
+def _ufm(spec: UfmSpec, name: str, progress: Progress | None) -> Iterator[Row]:
     base = from_spec(spec)
-    problems = [_scaled(base, scale) for scale in spec["lambda_scales"]]
+    problems = [_scaled(base, scale) for scale in spec.lambda_scales]
     trajectory = minimise(
         problems,
-        spec["seeds"],
-        iterations=spec["iterations"],
-        step=spec["step"],
-        start=spec["start"],
-        logged=spec["logged"],
+        spec.seeds,
+        iterations=spec.iterations,
+        step=spec.step,
+        start=spec.start,
+        logged=spec.logged,
         name=name,
-        progress=_told(progress, spec["iterations"]),
+        progress=_told(progress, spec.iterations),
     )
-    runs = [
-        (s, problem, seed) for s, problem in zip(spec["lambda_scales"], problems, strict=True) for seed in spec["seeds"]
-    ]
+    runs = [(s, problem, seed) for s, problem in zip(spec.lambda_scales, problems, strict=True) for seed in spec.seeds]
     for run, (scale, problem, seed) in enumerate(runs):
         best = optimum(problem)
         for t, iteration in enumerate(trajectory.iterations):
@@ -93,21 +86,21 @@ def _ufm(spec: dict[str, Any], name: str, progress: Progress | None) -> Iterator
             yield row
 
 
-def _layer_peeled(spec: dict[str, Any], name: str, progress: Progress | None) -> Iterator[Row]:
-    K, bound = spec["num_classes"], math.sqrt(spec["bound_weight"] * spec["bound_features"])
-    cells = [Cell(k, float(r), s) for k in spec["majority"] for r in spec["ratios"] for s in spec["seeds"]]
-    thresholds = {k: collapse_threshold(K, k, bound) for k in spec["majority"]}
+def _layer_peeled(spec: LayerPeeledSpec, name: str, progress: Progress | None) -> Iterator[Row]:
+    K, bound = spec.num_classes, math.sqrt(spec.bound_weight * spec.bound_features)
+    cells = [Cell(k, float(r), s) for k in spec.majority for r in spec.ratios for s in spec.seeds]
+    thresholds = {k: collapse_threshold(K, k, bound) for k in spec.majority}
     options = ("num_classes", "dim", "bound_weight", "bound_features", "iterations", "step", "start")
-    for model in spec["models"]:
-        told = _told(progress, spec["iterations"], f"{model}: ")
-        result = minimise_peeled(model, cells, name=name, progress=told, **{key: spec[key] for key in options})
+    for model in spec.models:
+        told = _told(progress, spec.iterations, f"{model}: ")
+        result = minimise_peeled(model, cells, name=name, progress=told, **{key: getattr(spec, key) for key in options})
         measured = geometry(result, cells)
         for run, cell in enumerate(cells):
             exact = peeled_optimum(K, cell.majority, cell.ratio, bound)
             row = {"model": model, "majority": cell.majority, "ratio": cell.ratio, "seed": cell.seed}
             row |= {
-                "bound_weight": float(spec["bound_weight"]),
-                "bound_features": float(spec["bound_features"]),
+                "bound_weight": float(spec.bound_weight),
+                "bound_features": float(spec.bound_features),
             }
             row |= {
                 "loss": float(result.loss[run]),
@@ -121,29 +114,6 @@ def _layer_peeled(spec: dict[str, Any], name: str, progress: Progress | None) ->
             }
             row |= {"exact_minority_cosine": exact.minority_cosine, "exact_norm_ratio": exact.norm_ratio}
             yield row | {metric: float(values[run]) for metric, values in measured.items()}
-
-
-KINDS = {
-    "ufm": (
-        _ufm,
-        "num_classes dim per_class layers activation bias loss lambda_weights lambda_features lambda_bias "
-        "lambda_scales seeds iterations step start logged",
-    ),
-    "layer-peeled": (
-        _layer_peeled,
-        "models num_classes dim majority ratios seeds bound_weight bound_features iterations step start",
-    ),
-}
-"""Rows of each kind of experiment, and the keys of its spec."""
-
-
-def _check_keys(spec: dict[str, Any], keys: str, name: str) -> None:
-    wanted = {"kind", *keys.split()}
-    missing, unknown = sorted(wanted - set(spec)), sorted(set(spec) - wanted)
-    if missing:
-        raise EqcollapseError(f"{name}: {missing[0]} is missing; a {spec['kind']} experiment needs it")
-    if unknown:
-        raise EqcollapseError(f"{name}: {unknown[0]} is no key of a {spec['kind']} experiment; remove it")
 
 
 def _scaled(problem: Problem, scale: float) -> Problem:

@@ -19,6 +19,7 @@ from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 from eqcollapse.runtime.gpus import claim
 from eqcollapse.training import backends, checkpoints
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.snapshots import kept_features, measure
 from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
 
@@ -26,7 +27,7 @@ EVALUATION_BATCH = 256
 METADATA = "eqcollapse.run"
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
+def run(spec: TrainSpec, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
     """Train the cell of `spec` from `inputs` (train, test, split) to `outputs` (history, snapshots, features, weights).
 
     See `train`. On a machine with several GPUs, the job is given one of them until it ends.
@@ -41,7 +42,7 @@ def run(spec: dict, inputs: list[str], outputs: list[str], *, device: str, check
 
 
 def train(
-    spec: dict,
+    spec: TrainSpec,
     train_file: Path,
     test_file: Path,
     split_file: Path,
@@ -54,7 +55,7 @@ def train(
 
     Goes on from `checkpoint` where a run was stopped. Returns how it ran, for the record.
     """
-    place = backends.prepare(device, spec["train"]["threads"], spec["train"]["deterministic"])
+    place = backends.prepare(device, spec.train.threads, spec.train.deterministic)
     dataset, split = read_dataset(train_file), read_split(split_file)
     cell = new_cell(spec, dataset, read_dataset(test_file), split, place)
     snapshots: dict[str, Tensor] = {}
@@ -63,9 +64,9 @@ def train(
         tell_so_far(cell)
         snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
     with progress(cell) as bar:
-        while cell.epoch < spec["train"]["epochs"]:
+        while cell.epoch < spec.train.epochs:
             train_epoch(cell, bar)
-            if cell.epoch in spec["snapshots"]["epochs"]:
+            if cell.epoch in spec.snapshots.epochs:
                 snapshots |= measure(cell)
             checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
     _write(cell, snapshots, dataset, split, folder)
@@ -73,25 +74,25 @@ def train(
     return backends.settings(place)
 
 
-def new_cell(spec: dict, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
+def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, device: torch.device) -> Cell:
     """Return the cell of `spec` before its first epoch, network and data on `device`."""
-    settings = spec["train"]
+    settings = spec.train
     images = torch.from_numpy(train.images)
     indices = torch.from_numpy(split.indices)
     mean, std = channel_statistics(images, indices)
-    common = {"mean": mean, "std": std, "seed": spec["seed"]}
+    common = {"mean": mean, "std": std, "seed": spec.seed}
     try:
-        network = build(spec, images.shape[1], len(train.classes), spec["seed"])
+        network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed)
     except (EquilibriumError, ValueError) as error:
-        raise EqcollapseError(f"model {spec['model']}: {error}: change network or equilibrium in params.yaml") from None
+        raise EqcollapseError(f"model {spec.model}: {error}: change network or equilibrium in params.yaml") from None
     return Cell(
         spec=spec,
         network=network.to(device, memory_format=torch.channels_last),
         train=Batches(
             images[indices].to(device),
             torch.from_numpy(split.labels).to(device),
-            settings["batch_size"],
-            augment=settings["augment"],
+            settings.batch_size,
+            **settings.augment.model_dump(),
             **common,
         ),
         test=_unaltered(images=test.images, labels=test.labels, device=device, common=common),
@@ -110,19 +111,19 @@ def _validation(train: Dataset, split: Split, device: torch.device, common: dict
 
 def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, common: dict) -> Batches:
     placed = (torch.from_numpy(array).to(device) for array in (images, labels))
-    return Batches(*placed, EVALUATION_BATCH, augment={"crop": 0, "flip": False}, **common)
+    return Batches(*placed, EVALUATION_BATCH, **common)
 
 
 def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:
     names = ("dataset", "split", "model", "seed")
     about = {
-        **{name: cell.spec[name] for name in names},
+        **{name: getattr(cell.spec, name) for name in names},
         "classes": list(dataset.classes),
         "majority": list(split.majority),
     }
     metadata = {METADATA: json.dumps(about, sort_keys=True)}
     _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
-    kept = kept_features(cell, cell.spec["snapshots"]["features_per_class"])
+    kept = kept_features(cell, cell.spec.snapshots.features_per_class)
     _write_tensors(folder / "features.safetensors", kept, metadata)
     weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
     _write_tensors(folder / "model.safetensors", weights, metadata)

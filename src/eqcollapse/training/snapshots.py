@@ -50,7 +50,7 @@ def measure(cell: Cell) -> dict[str, Tensor]:
 def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
     """Return the training features (N×d, float32) of each layer by name, and the labels (N), in evaluation mode."""
     names = {}
-    if cell.spec["snapshots"].get("layers") == "stages":
+    if cell.spec.snapshots.layers == "stages":
         names = {f"stage-{n + 1}": f"encoder.stages.{n}" for n in range(len(cell.network.encoder.stages))}
     parts: dict[str, list[Tensor]] = {layer: [] for layer in (*names, LAYER)}
     of_class = []

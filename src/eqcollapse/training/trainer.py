@@ -11,6 +11,7 @@ from eqcollapse.data.batches import Batches
 from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
 from eqcollapse.networks.classifier import Classifier
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
 from eqcollapse.training.losses import LOSSES
 from eqcollapse.training.schedule import learning_rate
@@ -25,7 +26,7 @@ LOST_RESIDUAL = 0.5
 class Cell:
     """One cell of the grid in training: its network, data and history."""
 
-    spec: dict
+    spec: TrainSpec
     network: Classifier
     train: Batches
     test: Batches
@@ -36,12 +37,12 @@ class Cell:
     history: list[dict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = self.spec["train"]
+        settings = self.spec.train
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
-            lr=settings["lr"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
             fused=self.device.type == "cuda",  # one kernel for all weights; on a CPU it gains nothing
         )
         self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
@@ -49,7 +50,7 @@ class Cell:
     @property
     def name(self) -> str:
         """What errors and logs call this cell."""
-        return "{dataset}/{split}/{model}/seed-{seed}".format(**self.spec)
+        return f"{self.spec.dataset}/{self.spec.split}/{self.spec.model}/seed-{self.spec.seed}"
 
     def state(self) -> dict:
         """Return what a checkpoint needs to go on from here."""
@@ -80,7 +81,7 @@ def progress(cell: Cell) -> tqdm:
 def train_epoch(cell: Cell, bar: tqdm) -> None:
     """Train one more epoch, test, and add a row to the history; raise EqcollapseError if it diverged."""
     cell.epoch += 1
-    rate = learning_rate(cell.spec["train"]["schedule"], cell.spec["train"]["lr"], cell.epoch, _epochs(cell))
+    rate = learning_rate(cell.spec.train.schedule, cell.spec.train.lr, cell.epoch, _epochs(cell))
     for group in cell.optimizer.param_groups:
         group["lr"] = rate
     try:
@@ -90,7 +91,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
             raise
         raise EqcollapseError(
             f"cell {cell.name}: a batch of one image leaves one value a channel, which cannot be normalised: "
-            f"set train.batch_size (it is {cell.spec['train']['batch_size']}) above 1, or network.stages lower"
+            f"set train.batch_size (it is {cell.spec.train.batch_size}) above 1, or network.stages lower"
         ) from None
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
@@ -107,10 +108,10 @@ def descend(cell: Cell, bar: tqdm) -> float:
 
     No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
     """
-    settings = cell.spec["train"]
-    loss_of = LOSSES[settings["loss"]]
-    low = settings["precision"] == "bfloat16"
-    penalty = cell.spec.get("equilibrium", {}).get("jacobian_penalty", 0.0)
+    settings = cell.spec.train
+    loss_of = LOSSES[settings.loss]
+    low = settings.precision == "bfloat16"
+    penalty = cell.spec.equilibrium.jacobian_penalty if cell.spec.equilibrium else 0.0
     cell.network.train()
     for equilibrium in cell.equilibria:
         equilibrium.statistics.reset()
@@ -160,7 +161,7 @@ def _check_finite(cell: Cell, row: dict) -> None:
         return
     raise EqcollapseError(
         f"cell {cell.name} diverged in epoch {cell.epoch}: loss {row['loss']:.3g}{_residuals(row)}{_origin(cell)}; "
-        f"try a smaller train.lr (it is {cell.spec['train']['lr']:g}) or a longer train.schedule.warmup"
+        f"try a smaller train.lr (it is {cell.spec.train.lr:g}) or a longer train.schedule.warmup"
     )
 
 
@@ -178,7 +179,7 @@ def _residuals(row: dict) -> str:
 def _check_converged(cell: Cell, row: dict) -> None:
     """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
     for equilibrium in cell.equilibria:
-        policy = ConvergencePolicy(**cell.spec["equilibrium"]["convergence"])
+        policy = ConvergencePolicy(**cell.spec.equilibrium.convergence.model_dump())
         where = f"cell {cell.name}, epoch {cell.epoch}"
         try:
             with warnings.catch_warnings():
@@ -216,4 +217,4 @@ def _line(cell: Cell, row: dict) -> str:
 
 
 def _epochs(cell: Cell) -> int:
-    return cell.spec["train"]["epochs"]
+    return cell.spec.train.epochs

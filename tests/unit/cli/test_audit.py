@@ -93,7 +93,7 @@ def test_inputs_by_standard_input_are_recorded_as_those_on_the_command_line(tmp_
 
     monkeypatch.setattr(tables, "run", run)
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    start = ["table", "--digest", "0123456789", "--spec", "{}", "--inputs"]
+    start = ["table", "--digest", "0123456789", "--spec", '{"kind":"theory","experiments":[]}', "--inputs"]
     end = ["--outputs", "o.csv", "o.md", "o.tex"]
     assert main([*start, *words, *end]) == 0
     written = json.loads(Path("o.provenance.json").read_text())

@@ -10,7 +10,9 @@ import pytest
 import zstandard
 from PIL import Image
 
-from eqcollapse.data import content_sha256, prepare
+from eqcollapse.data.checksums import content_sha256
+from eqcollapse.data.config import DatasetSpec
+from eqcollapse.data.job import prepare
 from sites import absent
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -79,10 +81,11 @@ def prepared(tmp_path):
     def prepared(path, **changes) -> tuple[Path, Path]:
         out = tmp_path / "out"
         mirror = changes.pop("mirror", None)
-        spec = {"name": "mine", "source": "imagefolder", "path": str(path), "size": None, "classes": 2}
+        spec = {"name": "mine", "source": "imagefolder", "classes": 2}
         spec["sha256"] = content_sha256(path) if Path(path).exists() else None
         train, test = out / "train.safetensors", out / "test.safetensors"
-        prepare(spec | changes, train, test, mirror=mirror, cache=tmp_path / "cache")
+        known = DatasetSpec.model_validate(spec | changes)
+        prepare(known, train, test, path=str(path), mirror=mirror, cache=tmp_path / "cache")
         return train, test
 
     return prepared

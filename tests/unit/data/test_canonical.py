@@ -10,10 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torchvision.datasets as tv
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from eqcollapse.data import CANONICAL, prepare, read_dataset
+from eqcollapse.data.config import DatasetSpec
+from eqcollapse.data.job import prepare
+from eqcollapse.data.registry import CANONICAL
+from eqcollapse.data.store import read_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 
 
@@ -22,7 +26,7 @@ def stage(tmp_path):
     """Run the stage: `stage(name, mirror, size)` -> the training and the test set."""
 
     def stage(name, mirror=None, size=None):
-        spec = {"name": name, "source": name, "path": None, "sha256": None, "size": size, "classes": None}
+        spec = DatasetSpec(name=name, source=name, size=size)
         files = tmp_path / "out" / "train.safetensors", tmp_path / "out" / "test.safetensors"
         prepare(spec, *files, mirror=mirror and str(mirror), cache=tmp_path / "cache")
         return tuple(map(read_dataset, files))
@@ -234,22 +238,30 @@ def test_real_mnist(shared_data, stage):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"source": "imagenet"}, "source = imagenet: one of digits, mnist"),
-        ({"path": "x.zip"}, "are for imagefolder"),
-        ({"size": 0}, r"datasets\.digits\.size = 0"),
+        ({"source": "imagenet"}, "source"),
+        ({"classes": 10}, "classes: is only for source imagefolder"),
+        ({"size": 0}, "size"),
         ({"name": "../x"}, "name"),
-        ({"extra": 1}, "extra"),
-        ({"source": "imagefolder"}, r"datasets\.digits\.path is not set"),
-        (
-            {"source": "imagefolder", "path": "x.rar", "sha256": "0" * 64},
-            r"path = x\.rar: must be a folder or one of \.tar",
-        ),
+        ({"extra": 1}, "is not a key"),
+        ({"source": "imagefolder", "classes": 2}, r"sha256: is needed where .* `python -m eqcollapse hash PATH`"),
     ],
 )
-def test_a_wrong_spec_is_refused_by_key(tmp_path, change, named):
-    spec = {"name": "digits", "source": "digits", "path": None, "sha256": None, "size": None, "classes": None}
+def test_a_wrong_spec_is_refused_by_key(change, named):
+    with pytest.raises(ValidationError, match=named):
+        DatasetSpec.model_validate({"name": "digits", "source": "digits"} | change)
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (None, r"datasets\.mine\.path is not set"),
+        ("x.rar", r"path = x\.rar: must be a folder or one of \.tar"),
+    ],
+)
+def test_a_place_without_an_image_folder_is_refused(tmp_path, path, named):
+    spec = DatasetSpec(name="mine", source="imagefolder", sha256="0" * 64, classes=2)
     with pytest.raises(EqcollapseError, match=named):
-        prepare(spec | change, tmp_path / "a", tmp_path / "b", mirror=None, cache=tmp_path)
+        prepare(spec, tmp_path / "a", tmp_path / "b", path=path, mirror=None, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

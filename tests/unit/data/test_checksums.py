@@ -5,8 +5,7 @@ import subprocess
 
 import pytest
 
-from eqcollapse.data import content_sha256, tree_sha256
-from eqcollapse.data.checksums import check_name, gunzip
+from eqcollapse.data.checksums import check_name, content_sha256, gunzip, tree_sha256
 from eqcollapse.runtime.errors import EqcollapseError
 
 DOCUMENTED = "find . -type f -not -path '*/.*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqcollapse.data import content_sha256, read_dataset
 from eqcollapse.data.archives import members
+from eqcollapse.data.checksums import content_sha256
 from eqcollapse.data.imagefolder import find_place
 from eqcollapse.data.images import decode
+from eqcollapse.data.store import read_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 
 CLASSES = ("ant", "dog")
@@ -134,12 +135,10 @@ def test_an_empty_split_or_archive_is_refused(tmp_path, layout, pack, prepared):
 
 
 @pytest.mark.usefixtures("nothing_written")
-def test_the_hash_is_asked_for_and_checked_before_anything_is_opened(tmp_path, layout, pack, prepared, monkeypatch):
+def test_the_hash_is_checked_before_anything_is_opened(tmp_path, layout, pack, prepared, monkeypatch):
     path = pack(tmp_path / "x.zip", layout[0])
     found = content_sha256(path)
     monkeypatch.setattr("zipfile.ZipFile", lambda *_: pytest.fail("opened"))
-    with pytest.raises(EqcollapseError, match=f"datasets.mine.sha256 is not set: .*x.zip has {found}"):
-        prepared(path, sha256=None)
     with pytest.raises(EqcollapseError, match=f"has the sha256 {found}, not {'0' * 64}: it was altered"):
         prepared(path, sha256="0" * 64)
 
@@ -156,8 +155,6 @@ def test_an_archive_is_looked_for_in_the_mirror(tmp_path, layout, pack, prepared
     digest = content_sha256(path)
     for place in ("x.zip", "http://127.0.0.1:9/some/x.zip?token=1", "no/such/folder/x.zip"):
         assert read_dataset(prepared(place, sha256=digest, mirror=str(tmp_path / "mirror"))[0]).name == "mine"
-    with pytest.raises(EqcollapseError, match=r"datasets\.mine\.sha256 is not set"):
-        prepared("x.zip", sha256=None, mirror=str(tmp_path / "mirror"))
     with pytest.raises(EqcollapseError, match=r"datasets\.mine\.path: there is no x\.zip; .*`mirror` in params\.yaml"):
         prepared("x.zip", sha256="0" * 64)
 

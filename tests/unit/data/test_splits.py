@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from eqcollapse.data import Dataset, read_split, write_dataset, write_split
-from eqcollapse.data.splits import split_csv
+from eqcollapse.data.config import SplitSpec
+from eqcollapse.data.splits import read_split, split_csv, write_split
+from eqcollapse.data.store import Dataset, write_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 
 
@@ -23,7 +25,7 @@ def spec_of(split="balanced", **changes):
         "seed": 0,
         "validation": 0.0,
     }
-    return spec | changes
+    return SplitSpec.model_validate(spec | changes)
 
 
 def imbalanced(majority, ratio, **changes):
@@ -153,26 +155,36 @@ def test_a_balanced_split_has_no_majority(tmp_path):
     ("spec", "named"),
     [
         (imbalanced(4, 10), "majority = 4: mine has 4 classes"),
-        (imbalanced(0, 10), "majority"),
-        (imbalanced(2, 0.5), "ratio"),
-        (imbalanced(2, float("nan")), "ratio"),
-        (imbalanced(2, None), "majority and ratio"),
-        (spec_of("balanced", majority=2, ratio=10), "majority and ratio"),
-        (spec_of("ka3-r10"), "majority and ratio"),
         (imbalanced(2, 10, majority_classes=[1]), "majority_classes"),
         (imbalanced(2, 10, majority_classes=[1, 1]), "majority_classes"),
         (imbalanced(2, 10, majority_classes=[1, 4]), "majority_classes"),
-        (imbalanced(2, 10, majority_classes="last"), "majority_classes = last"),
-        (spec_of(per_class=0), "per_class = 0"),
-        (spec_of(validation=1.0), "validation = 1.0"),
-        (spec_of(validation=-0.1), "validation = -0.1"),
-        (spec_of() | {"extra": 1}, "extra"),
     ],
 )
-def test_a_wrong_spec_is_refused_by_key(spec, named):
+def test_what_the_data_set_cannot_give_is_refused_by_key(spec, named):
     with pytest.raises(EqcollapseError, match=named) as caught:
         split_csv(spec, labels_of([5] * 4))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "named"),
+    [
+        ("ka0-r10", {"majority": 0, "ratio": 10}, "majority"),
+        ("ka2-r0.5", {"majority": 2, "ratio": 0.5}, "ratio"),
+        ("ka2-rx", {"majority": 2, "ratio": float("nan")}, "ratio"),
+        ("ka2-r10", {"majority": 2}, "majority and ratio"),
+        ("balanced", {"majority": 2, "ratio": 10}, "majority and ratio"),
+        ("ka3-r10", {}, "majority and ratio"),
+        ("balanced", {"majority_classes": "last"}, "majority_classes"),
+        ("balanced", {"per_class": 0}, "per_class"),
+        ("balanced", {"validation": 1.0}, "validation"),
+        ("balanced", {"validation": -0.1}, "validation"),
+        ("balanced", {"extra": 1}, "is not a key"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_key(split, changes, named):
+    with pytest.raises(ValidationError, match=named):
+        spec_of(split, **changes)
 
 
 def test_a_class_without_samples_is_refused():

@@ -5,7 +5,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from eqcollapse.data import Dataset, read_dataset, read_labels, write_dataset
+from eqcollapse.data.store import Dataset, read_dataset, read_labels, write_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 
 

@@ -6,27 +6,31 @@ from torch import nn
 from torchvision.models import resnet18
 
 from eqcollapse.networks.classifier import build
+from eqcollapse.networks.config import Equilibrium, Network
 
-EQUILIBRIUM = {
-    "layer": "contractive",
-    "hidden": None,
-    "bound": 0.9,
-    "gradient": "implicit",
-    "freeze": True,
-    "forward": {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5},
-    "backward": {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5},
-}
-
-
-def spec(head: str = "explicit", **network) -> dict:
-    return {
-        "network": {"width": 64, "stages": 4, "blocks": 2, "head": head, "bias": True, **network},
-        "equilibrium": EQUILIBRIUM,
+SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
+EQUILIBRIUM = Equilibrium.model_validate(
+    {
+        "layer": "contractive",
+        "hidden": None,
+        "bound": 0.9,
+        "gradient": "implicit",
+        "freeze": True,
+        "forward": SOLVER,
+        "backward": SOLVER,
+        "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
+        "jacobian_penalty": 0.0,
     }
+)
+
+
+def settings(head: str = "explicit", **network) -> tuple[Network, Equilibrium | None]:
+    chosen = {"width": 64, "stages": 4, "blocks": 2, "head": head, "bias": True, **network}
+    return Network.model_validate(chosen), EQUILIBRIUM if head == "equilibrium" else None
 
 
 def test_paper_size_has_the_parameters_of_resnet18():
-    network = build(spec(), channels=3, num_classes=10, seed=0)
+    network = build(*settings(), channels=3, num_classes=10, seed=0)
     assert sum(weights.numel() for weights in network.parameters()) == 11_173_962
 
 
@@ -48,7 +52,7 @@ def test_it_is_the_function_of_torchvisions_resnet18(training):
     theirs = resnet18(num_classes=10)
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.maxpool = nn.Identity()
-    ours = build(spec(), channels=3, num_classes=10, seed=0)
+    ours = build(*settings(), channels=3, num_classes=10, seed=0)
     weights = theirs.state_dict()
     ours.load_state_dict({name: weights[torchvision_name(name)] for name in ours.state_dict()})
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -59,7 +63,7 @@ def test_it_is_the_function_of_torchvisions_resnet18(training):
 
 def test_both_models_start_with_the_same_encoder():
     small = {"width": 8, "stages": 3, "blocks": 1}
-    explicit, deq = (build(spec(head, **small), 1, 10, seed=3) for head in ("explicit", "equilibrium"))
+    explicit, deq = (build(*settings(head, **small), 1, 10, seed=3) for head in ("explicit", "equilibrium"))
     for name, weights in explicit.encoder.state_dict().items():
         assert torch.equal(weights, deq.encoder.state_dict()[name]), name
 
@@ -67,18 +71,18 @@ def test_both_models_start_with_the_same_encoder():
 @pytest.mark.parametrize("head", ["explicit", "equilibrium"])
 @pytest.mark.parametrize(("channels", "side", "classes"), [(1, 8, 10), (3, 17, 7), (1, 28, 2)])
 def test_any_images_and_classes(head, channels, side, classes):
-    network = build(spec(head, width=8, stages=3, blocks=1), channels, classes, seed=0)
+    network = build(*settings(head, width=8, stages=3, blocks=1), channels, classes, seed=0)
     images = torch.rand(3, channels, side, side)
     assert network(images).shape == (3, classes)
     assert network.features(images).shape == (3, 32)
 
 
 def test_a_seed_is_a_network_whatever_was_drawn_before():
-    first = build(spec(width=8), 1, 10, seed=5)
+    first = build(*settings(width=8), 1, 10, seed=5)
     torch.rand(17)
-    second = build(spec(width=8), 1, 10, seed=5)
+    second = build(*settings(width=8), 1, 10, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_without_bias():
-    assert build(spec(width=8, bias=False), 1, 10, seed=0).linear.bias is None
+    assert build(*settings(width=8, bias=False), 1, 10, seed=0).linear.bias is None

@@ -11,7 +11,8 @@ import yaml
 from eqcollapse.pipeline.confirm import confirm
 from eqcollapse.provenance import dvc_stages
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 from eqcollapse.study.params import parse
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ from snakemake.persistence.file import FilePersistence
 
 from eqcollapse.pipeline import slurm
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job
+from eqcollapse.study.jobs import Job
 
 
 def test_marks_of_killed_runs_are_dropped(tmp_path, monkeypatch):

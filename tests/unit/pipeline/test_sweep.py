@@ -14,7 +14,8 @@ from eqcollapse.pipeline import attic
 from eqcollapse.pipeline import sweep as sweeping
 from eqcollapse.pipeline.sweep import keep, pending
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.grid import Job, Study
+from eqcollapse.study.grid import Study
+from eqcollapse.study.jobs import Job
 from eqcollapse.study.params import parse
 
 
@@ -50,7 +51,7 @@ def build(study: Study) -> None:
 
 def cells(study: Study) -> list[Job]:
     """Return the jobs of the cells that experiment `a` alone asks for."""
-    return [job for job in study.jobs["train"].values() if job.spec["model"] == "explicit"]
+    return [job for job in study.jobs["train"].values() if job.spec.model == "explicit"]
 
 
 def sweep(study: Study) -> tuple[int, int]:

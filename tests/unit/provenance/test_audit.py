@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from eqcollapse.provenance.audit import audit_jobs
 from eqcollapse.provenance.pictures import job_graph, stage_graph
 from eqcollapse.provenance.reading import read
 from eqcollapse.provenance.records import write_record
-from eqcollapse.study.grid import Job, record_path
+from eqcollapse.study.jobs import Job, record_path
+from eqcollapse.training.config import Train, TrainSpec
 
 CODE = "c0de" * 16
 
@@ -36,13 +38,8 @@ def job(stage: str, path: str, seed: int, inputs: tuple[str, ...], outputs: tupl
     digest = f"{seed:010x}"
     path = path.format(digest)
     outputs = tuple(file.format(path) for file in outputs)
-    spec = {
-        "seed": seed,
-        "dataset": "d",
-        "split": "balanced",
-        "model": "m",
-        "train": {"threads": 1, "deterministic": True},
-    }
+    settings = Train.model_construct(threads=1, deterministic=True)
+    spec = TrainSpec.model_construct(seed=seed, dataset="d", split="balanced", model="m", train=settings)
     return Job(stage, path, digest, spec, inputs, outputs, record_path(outputs))
 
 
@@ -54,7 +51,7 @@ def record(one: Job, code: str = CODE) -> None:
         stage=one.stage,
         digest=one.digest,
         command=[*words, "--outputs", *one.outputs],
-        spec=one.spec,
+        spec=one.settings,
         inputs=one.inputs,
         outputs=one.outputs,
         code={"digest": code, "runner": "b" * 64},
@@ -100,8 +97,7 @@ def test_other_code_is_a_cause_and_is_drawn(jobs):
     old = json.loads(Path(jobs[-1].record).read_text())
     assert old["code"]["digest"] == "a" * 64
     later = job("table", "results/tables/t.csv", 7, jobs[-1].inputs, ("{}",))
-    later.spec["seed"] = 1
-    done = audited([*jobs[:-1], later])
+    done = audited([*jobs[:-1], replace(later, spec=jobs[-1].spec)])
     assert [(f.kind, f.found) for f in done.report().findings] == [("stale", "the source of stage table changed")]
     picture = job_graph(done.lineage, done.states())
     assert "stale: code" in picture

@@ -12,13 +12,14 @@ from eqcollapse.provenance.explain import answer, tree
 from eqcollapse.provenance.records import write_record
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.fingerprint import code_digest
-from eqcollapse.study.grid import STAGES, Study
+from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
+from eqcollapse.study.stages import STAGES
 from projects import merged
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
 FIGURE = "results/figures/a-figure-3-digits.svg"
-CODE = {stage: code_digest(module) for stage, module in STAGES.items()}
+CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 
 
 def made(content: dict, code: dict[str, str] = CODE) -> Study:
@@ -34,7 +35,7 @@ def made(content: dict, code: dict[str, str] = CODE) -> Study:
             stage=job.stage,
             digest=job.digest,
             command=[*words, "--inputs", *job.inputs, "--outputs", *job.outputs],
-            spec=job.spec,
+            spec=job.settings,
             inputs=job.inputs,
             outputs=job.outputs,
             code={"digest": code[job.stage], "runner": "b" * 64},
@@ -62,13 +63,13 @@ def test_a_figure_of_twelve_cells_names_these_with_their_digests_and_no_other(co
     named = re.findall(r"results/runs/\S+", said)
     expected = [
         job.path for job in study.jobs["train"].values()
-        if job.spec["split"] in ("balanced", "ka3-r10") and job.spec["model"] in ("explicit", "deq")
+        if job.spec.split in ("balanced", "ka3-r10") and job.spec.model in ("explicit", "deq")
     ]  # fmt: skip
     assert len(expected) == 12
     assert sorted(named) == sorted(expected)
     assert f"12 that it shows, of {len(study.jobs['train'])} behind it" in said
     assert re.findall(r"results/splits/\S+", said) == [
-        job.path for job in study.jobs["splits"].values() if job.spec["split"] in ("balanced", "ka3-r10")
+        job.path for job in study.jobs["splits"].values() if job.spec.split in ("balanced", "ka3-r10")
     ]
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
 from eqcollapse.theory.job import experiment
 
 UFM = {
@@ -25,7 +26,7 @@ UFM = {
     "logged": 12,
 }
 PEELED = {
-    "kind": "layer-peeled",
+    "kind": "layer_peeled",
     "models": ["explicit", "deq"],
     "num_classes": 6,
     "dim": 8,
@@ -52,7 +53,8 @@ def frames(tmp_path_factory):
         "peeled-e2": PEELED | {"bound_weight": 2.0, "bound_features": 2.0},
     }
     for name, spec in specs.items():
-        experiment(spec, folder / f"{name}@0.csv")
+        kind = UfmSpec if spec["kind"] == "ufm" else LayerPeeledSpec
+        experiment(kind.model_validate(spec), folder / f"{name}@0.csv")
     return {name: pd.read_csv(folder / f"{name}@0.csv") for name in specs}
 
 

@@ -1,9 +1,10 @@
 """The page, from made-up results."""
 
+from eqcollapse.report.config import AccuracyTable
 from eqcollapse.report.page import dag, from_markdown, inline_svg, solver_summary
 from eqcollapse.report.tables.accuracy import solver_warning
 
-SPEC = {"splits": {"digits": ["balanced", "ka3-r10"]}, "models": ["deq"], "seeds": [0, 1]}
+SPEC = AccuracyTable(kind="accuracy", splits={"digits": ["balanced", "ka3-r10"]}, models=["deq"], seeds=[0, 1])
 
 
 def test_a_deq_that_does_not_converge_is_named(solver_rows):

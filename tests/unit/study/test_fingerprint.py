@@ -9,7 +9,7 @@ import pytest
 
 from eqcollapse.study import fingerprint
 from eqcollapse.study.fingerprint import PLUMBING, ROOT, RUNNER, code_digest, imported, runner_digest, runner_files
-from eqcollapse.study.grid import STAGES
+from eqcollapse.study.stages import STAGES
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_module_that_is_missing_is_named(package):
 
 
 def test_training_does_not_hang_on_metrics_or_reports():
-    names = imported(STAGES["train"])
+    names = imported(STAGES["train"].module)
     assert "eqcollapse.collapse.moments" in names
     assert not {"eqcollapse.collapse.metrics", "eqcollapse.study.params", "eqcollapse.study.grid"} & names
     assert not [name for name in names if name.startswith("eqcollapse.report")]
@@ -79,7 +79,7 @@ def test_training_does_not_hang_on_metrics_or_reports():
 
 def test_reports_do_without_torch():
     for stage in ("table", "figure"):
-        for path in fingerprint.files(STAGES[stage]):
+        for path in fingerprint.files(STAGES[stage].module):
             assert "torch" not in {alias.split(".")[0] for alias in _imported_names(path)}, path
 
 
@@ -101,22 +101,18 @@ def _imported_names(path: Path) -> list[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_job_runs_is_in_its_digest(stage):
     """cli/stages hands a job to `run` of the stage's module, and looks at nothing of the spec itself."""
-    module = STAGES[stage]
+    module = STAGES[stage].module
     assert callable(import_module(module).run)
     assert module in imported(module)
 
 
 def test_what_every_job_passes_through_is_in_every_record():
     """All modules that a job imports are in its digest or in the runner's, but for those that only name and check."""
-    named = {
-        "eqcollapse.study.fingerprint",
-        "eqcollapse.study.grid",
-        "eqcollapse.study.messages",
-    }  # paths, messages, digests themselves
+    named = {f"eqcollapse.study.{name}" for name in ("fingerprint", "jobs", "stages")}  # paths, checks, digests
     reached = _imported("eqcollapse.__main__") | _imported("eqcollapse.cli.main", {"main", "_run"})
-    reached |= _imported("eqcollapse.cli.stages") | _imported("eqcollapse.cli.spec")
+    reached |= _imported("eqcollapse.cli.stages")
     assert "eqcollapse.provenance.records" in reached
-    assert reached <= RUNNER | named | {"eqcollapse.study.sections"}  # the types of params.yaml, which only refuse
+    assert reached <= RUNNER | named
     assert RUNNER >= PLUMBING
     assert {path.stem for path in runner_files()} == {name.rpartition(".")[2] for name in RUNNER}
 
@@ -136,9 +132,9 @@ def _imported(module: str, functions: set[str] | None = None) -> set[str]:
 def test_an_edit_of_what_every_job_passes_through_changes_the_runner_only(tmp_path):
     root = tmp_path / "eqcollapse"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
-    before = runner_digest(root), {stage: code_digest(module, root) for stage, module in STAGES.items()}
+    before = runner_digest(root), {name: code_digest(stage.module, root) for name, stage in STAGES.items()}
     for cached in (runner_digest, code_digest, fingerprint._imports, fingerprint._tree, fingerprint._module_digest):
         cached.cache_clear()
-    (root / "cli/spec.py").write_text((root / "cli/spec.py").read_text() + "\nNEW = 1\n")
+    (root / "cli/stages.py").write_text((root / "cli/stages.py").read_text() + "\nNEW = 1\n")
     assert runner_digest(root) != before[0]
-    assert {stage: code_digest(module, root) for stage, module in STAGES.items()} == before[1]
+    assert {name: code_digest(stage.module, root) for name, stage in STAGES.items()} == before[1]

@@ -8,9 +8,10 @@ from itertools import permutations
 
 import pytest
 
-from eqcollapse.study.grid import STAGES, Study, snapshot_epochs
+from eqcollapse.study.grid import Study, snapshot_epochs
+from eqcollapse.study.mappings import natural
 from eqcollapse.study.params import parse
-from eqcollapse.study.sections import natural
+from eqcollapse.study.stages import STAGES
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def changed(before: dict, after: dict) -> dict[str, int]:
 
 def test_the_demo_is_the_full_grid_of_paper_a(content):
     jobs = study(content).jobs
-    assert {job.spec["split"] for job in jobs["splits"].values()} == {
+    assert {job.spec.split for job in jobs["splits"].values()} == {
         "balanced",
         *(f"ka{majority}-r{ratio}" for majority in (3, 5, 7) for ratio in (10, 50, 100)),
     }
@@ -114,7 +115,7 @@ def test_every_job_has_its_own_paths(content):
 def test_ka_can_differ_from_data_set_to_data_set(content):
     content["datasets"]["many"] = {"source": "cifar100", "majority": [30, 70]}
     content["experiments"]["a"]["datasets"] = ["digits", "many"]
-    assert study(content).job("table", "results/tables/a-table-3.csv").spec["splits"] == {
+    assert study(content).job("table", "results/tables/a-table-3.csv").spec.splits == {
         "digits": ["ka5-r10", "ka5-r50", "ka5-r100"],
         "many": ["ka70-r10", "ka70-r50", "ka70-r100"],
     }

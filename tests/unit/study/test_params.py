@@ -72,7 +72,7 @@ def put(content: dict, key: str, value: object) -> dict:
         ("snapshots.epochs", [], ["snapshots.epochs", "at least 1"]),
         ("train.schedule.warmup", 999, ["train", "warmup: 999", "train.epochs = "]),
         ("theory.b-figure-1.lambda_weights", 0, ["theory.b-figure-1.lambda_weights: 0", "greater than 0"]),
-        ("theory.b-figure-1.kind", "x", ["theory.b-figure-1", "'ufm'", "'layer-peeled'"]),
+        ("theory.b-figure-1.kind", "x", ["theory.b-figure-1", "'ufm'", "'layer_peeled'"]),
         ("theory.b-figure-1.figure", "b-figure-2", ["theory.b-figure-2.figure", "b-figure-1"]),
         ("theory.b-figure-1.seeds", [0, 0], ["theory.b-figure-1.seeds", "2 times"]),
         ("train", 3, ["train", "3", "mapping"]),
@@ -169,7 +169,7 @@ def test_a_figure_of_an_experiment_is_not_drawn_over(content):
 
 def test_a_ratio_is_named_to_its_last_digit(content):
     content["splits"]["ratios"] = [12.345678, 100000]
-    names = {job.spec["split"]: job.spec["ratio"] for job in Study(parse(content)).jobs["splits"].values()}
+    names = {job.spec.split: job.spec.ratio for job in Study(parse(content)).jobs["splits"].values()}
     assert names["ka3-r12.345678"] == 12.345678
     assert names["ka3-r100000"] == 100000
 

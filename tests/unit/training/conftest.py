@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from eqcollapse.data.config import SplitSpec
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
 
@@ -42,7 +43,7 @@ def spec() -> dict:
             "threads": 1,
             "deterministic": True,
         },
-        "snapshots": {"epochs": [1, 3, 4], "features_per_class": 5},
+        "snapshots": {"epochs": [1, 3, 4], "layers": "features", "features_per_class": 5},
     }
 
 
@@ -65,5 +66,5 @@ def files(tmp_path) -> list:
         "seed": 0,
         "validation": 0.0,
     }
-    write_split(split, paths[0], paths[2])
+    write_split(SplitSpec.model_validate(split), paths[0], paths[2])
     return paths

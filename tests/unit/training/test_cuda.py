@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from eqcollapse.data.splits import read_split
 from eqcollapse.data.store import read_dataset
 from eqcollapse.training import backends, checkpoints, job
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
 from eqcollapse.training.trainer import descend, progress
 
@@ -22,9 +23,11 @@ OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "mode
 JOB = """
 import json, sys
 from pathlib import Path
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
 spec, folder, *files = sys.argv[1:]
-train(json.loads(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=Path(folder, "checkpoint.pt"))
+checkpoint = Path(folder, "checkpoint.pt")
+train(TrainSpec.model_validate_json(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=checkpoint)
 """
 HEADS = pytest.mark.parametrize("head", ["explicit", "equilibrium"])
 
@@ -34,12 +37,12 @@ def cell(spec, head) -> dict:
     """The small cell with this head."""
     spec["network"]["head"] = head
     if head == "explicit":
-        del spec["equilibrium"]
+        spec["equilibrium"] = None
     return spec
 
 
 def run(spec: dict, files: list, folder: Path, device: str = "cuda") -> dict[str, bytes]:
-    train(spec, *files, folder, device=device, checkpoint=folder / "checkpoint.pt")
+    train(TrainSpec.model_validate(spec), *files, folder, device=device, checkpoint=folder / "checkpoint.pt")
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 

@@ -13,6 +13,7 @@ from eqcollapse.collapse.moments import Moments
 from eqcollapse.equilibrium import ContractiveConv
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training import checkpoints, job
+from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
@@ -20,7 +21,7 @@ OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "mode
 
 def run(spec, files, folder, **options):
     options = {"device": "cpu", "checkpoint": folder / "checkpoint.pt"} | options
-    train(spec, *files, folder, **options)
+    train(TrainSpec.model_validate(spec), *files, folder, **options)
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 
@@ -29,7 +30,7 @@ def run(spec, files, folder, **options):
 def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypatch, capsys, head, stop):
     spec["network"]["head"] = head
     if head == "explicit":
-        del spec["equilibrium"]
+        spec["equilibrium"] = None
     whole = run(spec, files, tmp_path / "whole")
 
     saved = []

@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from eqcollapse.training.config import Schedule
 from eqcollapse.training.losses import squared_error
 from eqcollapse.training.schedule import learning_rate
 
 EPOCHS = 20
+
+
+def schedule(**settings) -> Schedule:
+    return Schedule.model_validate({"every": 1, "factor": 1.0, "warmup": 0, **settings})
 
 
 @pytest.mark.parametrize(
@@ -22,14 +27,14 @@ def test_against_torch(settings, scheduler):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     theirs = scheduler(optimizer)
     for epoch in range(1, EPOCHS + 1):
-        ours = learning_rate({"warmup": 0, **settings}, 0.3, epoch, EPOCHS)
+        ours = learning_rate(schedule(**settings), 0.3, epoch, EPOCHS)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         theirs.step()
 
 
 def test_warmup_rises_linearly():
-    settings = {"kind": "constant", "warmup": 3}
+    settings = schedule(kind="constant", warmup=3)
     assert [learning_rate(settings, 1.0, epoch, 9) for epoch in (1, 2, 3, 4, 5)] == [
         0.25,
         0.5,

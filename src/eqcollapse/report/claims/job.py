@@ -9,6 +9,7 @@ import pandas as pd
 
 from eqcollapse.report.claims import networks, theory
 from eqcollapse.report.claims.criteria import UNDECIDED, Criterion, combined
+from eqcollapse.report.config import ClaimsSpec, Runs
 from eqcollapse.report.results import CONVERGED, read
 from eqcollapse.runtime.files import write_text
 
@@ -38,16 +39,10 @@ class Claim:
         return combined(self.criteria)
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
-    """Judge the claims from (collapse.csv, accuracy.csv, theory CSVs...), and write them to `outputs` (json, md).
-
-    `spec` has `networks` (splits by data set, models and seeds of paper A's experiment, or None), `stages` (models
-    of figure B-5) and `theory` (name and settings of each theory experiment, in the order of the files).
-    """
+def run(spec: ClaimsSpec, inputs: list[str], outputs: list[str]) -> None:
+    """Judge the claims from (collapse.csv, accuracy.csv, theory CSVs...), and write them to `outputs` (json, md)."""
     collapse, accuracy, *files = inputs
-    experiments = {
-        settings["name"]: (settings, pd.read_csv(file)) for settings, file in zip(spec["theory"], files, strict=True)
-    }
+    experiments = {each.name: (each.settings, pd.read_csv(file)) for each, file in zip(spec.theory, files, strict=True)}
     claims = judged(spec, read(collapse), read(accuracy), experiments)
     json_file, md_file = outputs
     write_text(json_file, json.dumps([as_json(claim) for claim in claims], indent=1) + "\n")
@@ -55,20 +50,20 @@ def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
 
 
 def judged(
-    spec: dict, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.Experiment]
+    spec: ClaimsSpec, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.Experiment]
 ) -> list[Claim]:
     """Return all claims, A1 to B4; one that the study has no runs for has no criteria."""
-    return [*_of_networks(spec["networks"], collapse, accuracy), *_of_theory(spec["stages"], collapse, experiments)]
+    return [*_of_networks(spec.networks, collapse, accuracy), *_of_theory(spec.stages, collapse, experiments)]
 
 
-def _of_networks(chosen: dict | None, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[Claim]:
+def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[Claim]:
     runs = None
     if chosen:
-        cells = [(dataset, split) for dataset, splits in chosen["splits"].items() for split in splits]
-        frames = [_of_cells(frame, cells, chosen["seeds"]) for frame in (collapse, accuracy)]
-        runs = networks.counted(*frames, tuple(chosen["models"]))
+        cells = [(dataset, split) for dataset, splits in chosen.splits.items() for split in splits]
+        frames = [_of_cells(frame, cells, chosen.seeds) for frame in (collapse, accuracy)]
+        runs = networks.counted(*frames, tuple(chosen.models))
     for number, (text, criteria, which) in networks.CLAIMS.items():
-        splits = _covered(chosen["splits"], which) if chosen else {}
+        splits = _covered(chosen.splits, which) if chosen else {}
         found = tuple(criteria(runs)) if splits and len(runs.accuracy) else ()
         settings = "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in splits.items())
         yield Claim(number, text, found, settings, runs.left_out if runs else 0)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from eqcollapse.report.claims.criteria import Criterion, Rule, measured
 from eqcollapse.report.results import last_epoch
+from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
 
 FLOOR = 1e-16
 """Values below float64's resolution are rounding, and count as this: an exact 0 is no better than 1e-17."""
@@ -18,7 +19,7 @@ RESOLVED = 1e-12
 REACHED, FAR = -3.0, -1.0
 """Decades: a metric below 1e-3 at the end has collapsed, one above 0.1 has not."""
 
-Experiment = tuple[dict, pd.DataFrame]
+Experiment = tuple[UfmSpec | LayerPeeledSpec, pd.DataFrame]
 
 
 def one_layer(bias: str):
@@ -39,7 +40,7 @@ def linear_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame)
     for name, (settings, frame) in matching(experiments, layers=2, activation="identity").items():
         last = _last(frame)
         for metric in ("nc1", "nc2", "nc3"):
-            worst = last[[f"{metric}_{layer + 1}" for layer in range(settings["layers"])]].max(axis=1)
+            worst = last[[f"{metric}_{layer + 1}" for layer in range(settings.layers)]].max(axis=1)
             yield _collapsed(f"{name}: {metric.upper()}, worst layer", worst, last)
 
 
@@ -49,8 +50,8 @@ def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -
     NC2 of the free features is not asked for: the minima form a continuum, on which it does not vanish.
     """
     for name, (settings, frame) in matching(experiments, layers=2, activation="relu", bias="none").items():
-        yield from _relu_collapse(name, settings["layers"], frame)
-        yield _deeper_on_the_way(name, settings["layers"], frame)
+        yield from _relu_collapse(name, settings.layers, frame)
+        yield _deeper_on_the_way(name, settings.layers, frame)
     if "stage-1" in set(networks.layer):
         cells = last_epoch_of_layers(networks)
         for model, part in cells.groupby("model"):
@@ -63,7 +64,7 @@ def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -
 def relu_with_bias(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B4 with a free bias, where no closed form is known: our question, not the paper's."""
     for name, (settings, frame) in matching(experiments, layers=2, activation="relu", bias="free").items():
-        yield from _relu_collapse(name, settings["layers"], frame)
+        yield from _relu_collapse(name, settings.layers, frame)
 
 
 def _relu_collapse(name: str, top: int, frame: pd.DataFrame) -> Iterator[Criterion]:
@@ -85,7 +86,7 @@ def _deeper_on_the_way(name: str, top: int, frame: pd.DataFrame) -> Criterion:
 def matching(experiments: Mapping[str, Experiment], **settings: object) -> dict[str, Experiment]:
     """Return the experiments of mean squared error that have these settings."""
     wanted = {"kind": "ufm", "loss": "mse", **settings}
-    return {name: each for name, each in experiments.items() if wanted.items() <= each[0].items()}
+    return {name: each for name, each in experiments.items() if wanted.items() <= dict(each[0]).items()}
 
 
 def last_epoch_of_layers(networks: pd.DataFrame) -> pd.DataFrame:

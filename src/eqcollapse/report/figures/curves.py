@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eqcollapse.report.config import RunsFigure
 from eqcollapse.report.figures.style import band, log_scale, look, new_figure
 from eqcollapse.report.results import chosen, model_name, read, split_name
 
@@ -14,26 +15,26 @@ PANELS = {
 }
 
 
-def draw(spec: dict, inputs: list[str]) -> Figure:
+def draw(spec: RunsFigure, inputs: list[str]) -> Figure:
     """Draw the figure of `spec` from (collapse.csv, accuracy.csv)."""
     return curves(*(read(path) for path in inputs), spec)
 
 
-def curves(collapse: pd.DataFrame, accuracy: pd.DataFrame, spec: dict) -> Figure:
+def curves(collapse: pd.DataFrame, accuracy: pd.DataFrame, spec: RunsFigure) -> Figure:
     """Draw figure A-3: a row a split, a column each for accuracy, NC1, NC2, NC3 over epochs; a line a model.
 
     Lines are means over seeds, bands reach from the lowest to the highest seed.
     """
-    ((dataset, splits),) = spec["splits"].items()
+    ((dataset, splits),) = spec.splits.items()
     collapse = collapse[collapse.layer == "features"]
-    width = spec["style"]["width"]
+    width = spec.style.width
     figure, axes = new_figure(len(splits), len(PANELS), width=width, height=0.4 + 1.5 * len(splits), sharex=True)
     for row, split in enumerate(splits):
         for column, (quantity, label) in enumerate(PANELS.items()):
             frame = accuracy if quantity in accuracy else collapse
             part = chosen(frame, dataset, [split], spec)
             axis = axes[row, column]
-            _panel(axis, part, quantity, spec["models"])
+            _panel(axis, part, quantity, spec.models)
             log_scale(axis, "x")
             if row == 0:
                 axis.set_title(label)

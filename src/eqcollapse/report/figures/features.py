@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from safetensors import safe_open
 from threadpoolctl import threadpool_limits
 
+from eqcollapse.report.config import FeaturesFigure
 from eqcollapse.report.figures.style import new_figure
 from eqcollapse.report.results import model_name, split_name
 
@@ -29,9 +30,9 @@ class Features:
     majority: tuple[int, ...]
 
 
-def draw(spec: dict, inputs: list[str]) -> Figure:
+def draw(spec: FeaturesFigure, inputs: list[str]) -> Figure:
     """Draw the figure of `spec` from a features.safetensors a model."""
-    return features_figure(dict(zip(spec["models"], map(read, inputs), strict=True)), spec)
+    return features_figure(dict(zip(spec.models, map(read, inputs), strict=True)), spec)
 
 
 def read(path: str, most: int = MOST) -> Features:
@@ -70,9 +71,9 @@ def embedding(values: np.ndarray) -> np.ndarray:
         return TSNE(perplexity=perplexity, init="pca", method="exact", random_state=0).fit_transform(values)
 
 
-def features_figure(models: dict[str, Features], spec: dict) -> Figure:
+def features_figure(models: dict[str, Features], spec: FeaturesFigure) -> Figure:
     """Draw figure A-2: a column a model; above t-SNE, below the Gram matrix ordered by class."""
-    width = spec["style"]["width"]
+    width = spec.style.width
     figure, axes = new_figure(2, len(models), width=width, height=0.4 + 0.9 * width)
     for column, (model, features) in enumerate(models.items()):
         _scatter(axes[0, column], features)
@@ -80,7 +81,7 @@ def features_figure(models: dict[str, Features], spec: dict) -> Figure:
         axes[0, column].set_title(f"{model_name(model)}: t-SNE of test features")
         axes[1, column].set_title(f"{model_name(model)}: cosines of test features")
     figure.colorbar(image, ax=axes[1, :], shrink=0.9, label="Cosine, global mean removed")
-    figure.suptitle(split_name(spec["split"]), fontsize=9)
+    figure.suptitle(split_name(spec.split), fontsize=9)
     if any(features.majority for features in models.values()):
         # Grey: the colours are those of the classes.
         handles = [Line2D([], [], marker=marker, color="0.3", linestyle="") for marker in MARKERS]

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eqcollapse.report.config import RunsFigure
 from eqcollapse.report.figures.style import band, log_scale, look, new_figure
 from eqcollapse.report.results import CONVERGED, chosen, converged, model_name, read, split_name
 
@@ -14,29 +15,29 @@ PANELS = {
 }
 
 
-def draw(spec: dict, inputs: list[str]) -> Figure:
+def draw(spec: RunsFigure, inputs: list[str]) -> Figure:
     """Draw the figure of `spec` from (collapse.csv, accuracy.csv)."""
     return solver_figure(read(inputs[1]), spec)
 
 
-def solver_figure(accuracy: pd.DataFrame, spec: dict) -> Figure:
+def solver_figure(accuracy: pd.DataFrame, spec: RunsFigure) -> Figure:
     """Draw solver steps, share of samples that did not converge (of training and evaluation, the larger one), residual
     and spectral radius over epochs of training.
 
     A line a (model, split): the mean over seeds, with a band from the lowest to the highest seed.
     """
-    ((dataset, splits),) = spec["splits"].items()
+    ((dataset, splits),) = spec.splits.items()
     runs = chosen(accuracy, dataset, splits, spec)
     runs = runs.assign(at_the_limit=100 * (1 - converged(runs)))
-    width = spec["style"]["width"]
+    width = spec.style.width
     figure, axes = new_figure(1, len(PANELS), width=width, height=0.36 * width)
-    series = [(model, split) for model in spec["models"] for split in splits]
+    series = [(model, split) for model in spec.models for split in splits]
     for axis, (quantity, label) in zip(axes[0], PANELS.items(), strict=True):
         for position, (model, split) in enumerate(series):
             part = runs[(runs.model == model) & (runs.split == split)].dropna(subset=[quantity])
             values = part.groupby("epoch")[quantity].agg(["mean", "min", "max"])
             style = look(position) | ({} if quantity == "solver_spectral_radius" else {"marker": ""})
-            name = split_name(split) if len(spec["models"]) == 1 else f"{model_name(model)}, {split_name(split)}"
+            name = split_name(split) if len(spec.models) == 1 else f"{model_name(model)}, {split_name(split)}"
             band(axis, values, style, name)
         axis.set_title(label)
         axis.set_xlabel("Epoch")

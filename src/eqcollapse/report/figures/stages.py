@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eqcollapse.report.config import StagesFigure
 from eqcollapse.report.figures.style import band, log_scale, look, new_figure
 from eqcollapse.report.figures.theory import FLOOR
 from eqcollapse.report.results import chosen, model_name, read, ufm_layers
@@ -10,25 +11,25 @@ from eqcollapse.report.results import chosen, model_name, read, ufm_layers
 TITLES = {"of": "orthogonal frame", "etf": "simplex ETF"}
 
 
-def draw(spec: dict, inputs: list[str]) -> Figure:
+def draw(spec: StagesFigure, inputs: list[str]) -> Figure:
     """Draw the figure of `spec` from (collapse.csv, accuracy.csv, the CSV of the UFM beside it if there is one)."""
     collapse, _, *theory = inputs
     return stages_figure(read(collapse), pd.read_csv(theory[0]) if theory else None, spec)
 
 
-def stages_figure(collapse: pd.DataFrame, theory: pd.DataFrame | None, spec: dict) -> Figure:
+def stages_figure(collapse: pd.DataFrame, theory: pd.DataFrame | None, spec: StagesFigure) -> Figure:
     """Draw a row a model and, last, the UFM; columns NC1, NC2, NC3; a line a layer, over epochs (UFM: iterations).
 
     NC2 and NC3 are those of Tirer & Bruna: against the orthogonal frame for a model without bias, else the simplex
     ETF. NC3 needs the classifier that reads a layer: in a network only the last features have one.
     """
-    ((dataset, splits),) = spec["splits"].items()
-    width, models = spec["style"]["width"], spec["models"]
+    ((dataset, splits),) = spec.splits.items()
+    width, models = spec.style.width, spec.models
     rows = len(models) + (theory is not None)
     figure, axes = new_figure(rows, 3, width=width, height=0.5 + 1.7 * rows)
     for row, model in enumerate(models):
         part = chosen(collapse, dataset, splits, spec)
-        _network(axes[row], part[part.model == model], "of" if model in spec["unbiased"] else "etf")
+        _network(axes[row], part[part.model == model], "of" if model in spec.unbiased else "etf")
         axes[row, 0].set_ylabel(f"Network, {model_name(model)}")
     if theory is not None:
         _theory(axes[-1], theory[theory.iteration > 0])

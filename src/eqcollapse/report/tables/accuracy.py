@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from eqcollapse.report.config import AccuracyTable
 from eqcollapse.report.intervals import mean_and_interval, with_interval
 from eqcollapse.report.results import CONVERGED, chosen, last_epoch, model_name, read, unconverged
 
@@ -12,18 +13,18 @@ GROUPS = {
 }
 
 
-def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+def table(spec: AccuracyTable, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it, and a note."""
     accuracy = read(inputs[1])
     numbers = accuracy_table(accuracy, spec)
     return numbers, _shown(numbers), solver_warning(accuracy, spec)
 
 
-def solver_warning(accuracy: pd.DataFrame, spec: dict) -> str:
+def solver_warning(accuracy: pd.DataFrame, spec: AccuracyTable) -> str:
     """Return which runs in the table are no equilibria, their solver not having converged at the end; else ""."""
     if "solver_converged" not in accuracy:
         return ""
-    final = pd.concat([last_epoch(chosen(accuracy, *cell, spec)) for cell in spec["splits"].items()])
+    final = pd.concat([last_epoch(chosen(accuracy, *cell, spec)) for cell in spec.splits.items()])
     failed = unconverged(final)
     if not failed:
         return ""
@@ -33,18 +34,18 @@ def solver_warning(accuracy: pd.DataFrame, spec: dict) -> str:
     )
 
 
-def accuracy_table(accuracy: pd.DataFrame, spec: dict) -> pd.DataFrame:
+def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
     """Return test accuracy of the last epoch: a row a (dataset, split, group), for each model its mean over the
     seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed.
     """
     rows = []
-    for dataset, splits in spec["splits"].items():
+    for dataset, splits in spec.splits.items():
         final = last_epoch(chosen(accuracy, dataset, splits, spec))
         for split in splits:
             part = final[final.split == split]
             groups = GROUPS if split != "balanced" else {"overall": "test_accuracy"}
             rows += [
-                {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec["models"])}
+                {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec.models)}
                 for group, column in groups.items()
             ]
     return pd.DataFrame(rows)

@@ -2,16 +2,14 @@
 
 import pandas as pd
 
+from eqcollapse.report.config import AccuracyTable, SelectionTable, TheoryTable
 from eqcollapse.report.tables import accuracy, selection, theory
-from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
 
 
-def run(spec: dict, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: AccuracyTable | SelectionTable | TheoryTable, inputs: list[str], outputs: list[str]) -> None:
     """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
-    if spec["kind"] not in KINDS:
-        raise EqcollapseError(f"--spec: kind: {spec['kind']!r} is not allowed: must be one of {', '.join(KINDS)}")
-    numbers, shown, note = KINDS[spec["kind"]](spec, inputs)
+    numbers, shown, note = KINDS[spec.kind](spec, inputs)
     csv, md, tex = outputs
     write_text(csv, numbers.to_csv(index=False, lineterminator="\n"))
     write_text(md, _markdown(shown) + (f"\n{note}\n" if note else ""))

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from eqcollapse.report.config import SelectionTable
 from eqcollapse.report.intervals import mean_and_interval, with_interval
 from eqcollapse.report.results import chosen, last_epoch, read
 from eqcollapse.runtime.errors import EqcollapseError
@@ -11,11 +12,8 @@ from eqcollapse.runtime.errors import EqcollapseError
 SCORE = "validation_accuracy"
 
 
-def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it, and a note.
-
-    `spec` has `splits` by data set, `models`, `seeds`, and of each model its `heads` and `settings` (what it changes).
-    """
+def table(spec: SelectionTable, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it, and a note."""
     numbers = selection_table(read(inputs[1]), spec)
     note = (
         f"Validation accuracy (%) of the last epoch, averaged over splits ({_splits(spec)}); mean over seeds ± half "
@@ -25,33 +23,33 @@ def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, st
     return numbers, _shown(numbers), note
 
 
-def selection_table(accuracy: pd.DataFrame, spec: dict) -> pd.DataFrame:
+def selection_table(accuracy: pd.DataFrame, spec: SelectionTable) -> pd.DataFrame:
     """Return a row a (data set, model): its validation accuracy in per cent, the solver's steps, whether it is chosen.
 
     Raises `EqcollapseError` where a run kept no validation share.
     """
     rows = []
-    for dataset, splits in spec["splits"].items():
+    for dataset, splits in spec.splits.items():
         final = last_epoch(chosen(accuracy, dataset, splits, spec))
         if SCORE not in final or final[SCORE].isna().any():
             raise EqcollapseError(f"{dataset}: has no validation accuracy: set splits.validation above 0")
-        scored = [_row(dataset, model, final[final.model == model], spec) for model in spec["models"]]
-        for head in dict.fromkeys(spec["heads"].values()):
+        scored = [_row(dataset, model, final[final.model == model], spec) for model in spec.models]
+        for head in dict.fromkeys(spec.heads.values()):
             best = max((row for row in scored if row["head"] == head), key=lambda row: row["validation"])
             best["chosen"] = True
         rows += scored
     return pd.DataFrame(rows)
 
 
-def _row(dataset: str, model: str, final: pd.DataFrame, spec: dict) -> dict:
+def _row(dataset: str, model: str, final: pd.DataFrame, spec: SelectionTable) -> dict:
     by_seed = 100 * final.groupby("seed")[SCORE].mean()
     mean, half = mean_and_interval(by_seed)
     steps = final["solver_steps"].mean() if "solver_steps" in final else float("nan")
     return {
         "dataset": dataset,
-        "head": spec["heads"][model],
+        "head": spec.heads[model],
         "model": model,
-        "settings": spec["settings"][model],
+        "settings": spec.settings[model],
         "validation": mean,
         "validation_interval": half,
         "solver_steps": steps,
@@ -70,5 +68,5 @@ def _shown(numbers: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _splits(spec: dict) -> str:
-    return ", ".join(dict.fromkeys(split for splits in spec["splits"].values() for split in splits))
+def _splits(spec: SelectionTable) -> str:
+    return ", ".join(dict.fromkeys(split for splits in spec.splits.values() for split in splits))

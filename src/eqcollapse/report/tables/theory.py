@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from eqcollapse.report.config import TheoryTable
 from eqcollapse.report.results import ufm_layers
 
 
-def table(spec: dict, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+def table(spec: TheoryTable, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Return the table of `spec` from a CSV an experiment, as numbers and as people read it, and a note."""
-    files = zip(spec["experiments"], inputs, strict=True)
+    files = zip(spec.experiments, inputs, strict=True)
     numbers = theory_table({name: pd.read_csv(path) for name, path in files})
     shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
     for column in ("Measured", "Highest", "Closed form"):

@@ -108,7 +108,6 @@ def minimise_peeled(
     some 1e-4 of the gradient, and would take plain descent more than 1e5 iterations.
     Raises EqcollapseError where a run diverges, and for what `peeled_optimum` refuses.
     """
-    _check(model, cells, dim, bound_weight, bound_features, step)
     bound = (bound_weight * bound_features) ** 0.5
     minima = {key: peeled_optimum(num_classes, *key, bound).loss for key in {(c.majority, c.ratio) for c in cells}}
     targets, shares = torch.eye(num_classes, dtype=torch.float64), _shares(cells, num_classes)
@@ -172,19 +171,6 @@ def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
         "self_duality": duality_error(centred(weight.mT).mT, means),
         "layer_norm": torch.linalg.matrix_norm(result.layer, 2),
     }
-
-
-def _check(
-    model: str, cells: Sequence[Cell], dim: int, bound_weight: float, bound_features: float, step: float
-) -> None:
-    if model not in MODELS:
-        raise EqcollapseError(f"model is {model!r}; choose one of {', '.join(MODELS)}")
-    if not cells or dim < 1:
-        raise EqcollapseError(f"the layer-peeled study needs a cell and a dimension, not {len(cells)} and {dim}")
-    if not (bound_weight > 0 and bound_features > 0 and step > 0):
-        raise EqcollapseError(
-            f"bound_weight {bound_weight}, bound_features {bound_features} and step {step} must be positive"
-        )
 
 
 def _start(cells: Sequence[Cell], num_classes: int, dim: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -71,7 +71,7 @@ def minimise(
     `name` and the iteration, where a run diverges, and for problems of different shapes.
     """
     problems, seeds = (problems,) if isinstance(problems, Problem) else tuple(problems), tuple(seeds)
-    _check(problems, seeds, iterations, step)
+    _check(problems)
     state = _start(problems[0], len(problems), seeds, start)
     samples, state = _coordinates(problems[0], state)
     descent = _Descent(problems, len(seeds), samples, state, step)
@@ -117,11 +117,7 @@ def log_spaced(iterations: int, logged: int) -> set[int]:
     return {0, iterations, *spaced.round().astype(int).tolist()}
 
 
-def _check(problems: tuple[Problem, ...], seeds: Sequence[int], iterations: int, step: float) -> None:
-    if not problems or not seeds:
-        raise EqcollapseError("minimise needs at least one problem and one seed")
-    if iterations < 0 or not step > 0:
-        raise EqcollapseError(f"iterations is {iterations} and step {step}; neither may be negative, nor the step 0")
+def _check(problems: tuple[Problem, ...]) -> None:
     first = problems[0]
     for problem in problems[1:]:
         lambdas = {name: getattr(first, name) for name in ("lambda_weights", "lambda_features", "lambda_bias")}

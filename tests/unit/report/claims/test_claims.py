@@ -9,17 +9,19 @@ import pytest
 
 from eqcollapse.report.claims.criteria import Rule, combined, measured
 from eqcollapse.report.claims.job import judged, run
+from eqcollapse.report.config import ClaimsSpec, Runs
 from eqcollapse.report.results import CONVERGED
+from eqcollapse.theory.config import UfmSpec
 
 SEEDS = (0, 1, 2)
 SPLITS = {"digits": ["balanced", "ka3-r10"]}
-UFM = {"kind": "ufm", "loss": "mse", "bias": "none", "activation": "identity", "layers": 1}
+UFM = UfmSpec.model_construct(kind="ufm", loss="mse", bias="none", activation="identity", layers=1)
 THEORY = {
     "B1": {"plain": UFM},
-    "B2": {"bias": UFM | {"bias": "free"}},
-    "B3": {"linear": UFM | {"layers": 2}},
-    "B4": {"relu": UFM | {"layers": 2, "activation": "relu"}},
-    "B4 with a free bias": {"relu": UFM | {"layers": 2, "activation": "relu", "bias": "free"}},
+    "B2": {"bias": UFM.model_copy(update={"bias": "free"})},
+    "B3": {"linear": UFM.model_copy(update={"layers": 2})},
+    "B4": {"relu": UFM.model_copy(update={"layers": 2, "activation": "relu"})},
+    "B4 with a free bias": {"relu": UFM.model_copy(update={"layers": 2, "activation": "relu", "bias": "free"})},
 }
 
 
@@ -72,20 +74,25 @@ def rates(cell: dict, claim: str, verdict: str) -> dict:
     }
 
 
-def descent(settings: dict, verdict: str, deeper: float = 1.0) -> pd.DataFrame:
+def descent(settings: UfmSpec, verdict: str, deeper: float = 1.0) -> pd.DataFrame:
     """A theory experiment that ends collapsed, far from it, or now here, now there."""
     rows = []
     for seed in SEEDS:
         end = {"supported": -6, "contradicted": -0.5, "undecided": -6 * (seed % 2)}[verdict] + 0.01 * seed
         row = {"seed": seed, "iteration": 100, "gap": 10.0**end, "optimum": 1.0}
-        for layer in range(1, settings["layers"] + 1):
+        for layer in range(1, settings.layers + 1):
             row |= {f"nc{n}_{layer}": 10.0 ** (end - deeper * (layer - 1)) for n in (1, 2, 3)}
         rows += [{**row, "iteration": 0, "gap": 50.0}, row]
     return pd.DataFrame(rows)
 
 
+def spec_of(seeds=SEEDS, stages=()) -> ClaimsSpec:
+    networks = Runs(splits=SPLITS, models=["explicit", "deq"], seeds=list(seeds))
+    return ClaimsSpec(networks=networks, stages=list(stages), theory=[])
+
+
 def verdicts(collapse, accuracy, theory=None) -> dict[str, str]:
-    spec = {"networks": {"splits": SPLITS, "models": ["explicit", "deq"], "seeds": list(SEEDS)}, "stages": ["mse"]}
+    spec = spec_of(stages=["mse"])
     return {claim.number: claim.verdict for claim in judged(spec, collapse, accuracy, theory or {})}
 
 
@@ -159,11 +166,7 @@ def test_files_say_the_same_and_repeat(tmp_path):
     inputs = [str(tmp_path / name) for name in ("collapse.csv", "accuracy.csv")]
     for path, frame in zip(inputs, networks("contradicted", "A4"), strict=True):
         frame.to_csv(path, index=False)
-    spec = {
-        "networks": {"splits": SPLITS, "models": ["explicit", "deq"], "seeds": [0, 1, 2]},
-        "stages": [],
-        "theory": [],
-    }
+    spec = spec_of(seeds=[0, 1, 2])
     written = []
     for name in ("first", "second"):
         outputs = [str(tmp_path / f"{name}.{suffix}") for suffix in ("json", "md")]
@@ -197,7 +200,7 @@ RULES = {
 @pytest.mark.parametrize("number", RULES)
 def test_the_rules_are_those_that_were_written_down(number):
     theory = {name: (case, descent(case, "supported")) for name, case in THEORY.get(number, {}).items()}
-    spec = {"networks": {"splits": SPLITS, "models": ["explicit", "deq"], "seeds": list(SEEDS)}, "stages": []}
+    spec = spec_of()
     (claim,) = (each for each in judged(spec, *networks("supported", "A1"), theory) if each.number == number)
     rules = [criterion.rule for criterion in claim.criteria]
     expected = RULES[number] * len(THEORY["B3"]) if number == "B3" else RULES[number]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from eqcollapse.report.config import FeaturesFigure, Figures
 from eqcollapse.report.figures.features import Features, apart, embedding, features_figure, gram, read
 
-SPEC = {"split": "ka1-r10", "style": {"dpi": 50, "width": 7.0}}
+SPEC = FeaturesFigure(kind="features", split="ka1-r10", models=["explicit", "deq"], style=Figures(dpi=50, width=7.0))
 
 
 @pytest.fixture

@@ -1,9 +1,15 @@
 """What the solver figure draws, from made-up results."""
 
+from eqcollapse.report.config import Figures, RunsFigure
 from eqcollapse.report.figures.solver import solver_figure
 
-STYLE = {"dpi": 50, "width": 7.0}
-SPEC = {"splits": {"digits": ["balanced", "ka3-r10"]}, "models": ["deq"], "seeds": [0, 1], "style": STYLE}
+SPEC = RunsFigure(
+    kind="solver",
+    splits={"digits": ["balanced", "ka3-r10"]},
+    models=["deq"],
+    seeds=[0, 1],
+    style=Figures(dpi=50, width=7.0),
+)
 
 
 def test_the_solver_figure_counts_samples_at_the_limit(solver_rows):

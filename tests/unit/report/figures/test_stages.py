@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from eqcollapse.report.config import StagesFigure
 from eqcollapse.report.figures.stages import stages_figure
 
 STYLE = {"dpi": 50, "width": 7.0}
@@ -20,7 +21,8 @@ def test_figure_5_has_a_line_a_stage_and_the_ufm_beside_it():
     theory = pd.DataFrame(
         [{"iteration": n, **{f"nc{m}_{i}": 1.0 / n for m in (1, 2, 3) for i in (1, 2)}} for n in (1, 9)]
     )
-    spec = {"splits": {"digits": ["balanced"]}, "models": ["mse"], "unbiased": ["mse"], "seeds": [0, 1], "style": STYLE}
+    runs = {"splits": {"digits": ["balanced"]}, "models": ["mse"], "seeds": [0, 1]}
+    spec = StagesFigure.model_validate({**runs, "kind": "stages", "unbiased": ["mse"], "style": STYLE})
     axes = stages_figure(frame, theory, spec).axes
     assert [len(axis.lines) for axis in axes] == [3, 3, 1, 2, 2, 2]
     assert "orthogonal" in axes[1].get_title()

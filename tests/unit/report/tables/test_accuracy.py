@@ -8,16 +8,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from eqcollapse.report.config import AccuracyTable
 from eqcollapse.report.intervals import mean_and_interval
 from eqcollapse.report.tables import job
 from eqcollapse.report.tables.accuracy import accuracy_table
 
-SPEC = {
-    "kind": "accuracy",
-    "models": ["explicit", "deq"],
-    "seeds": [0, 1, 2],
-    "splits": {"digits": ["balanced", "ka3-r10"]},
-}
+SPEC = AccuracyTable.model_validate(
+    {
+        "kind": "accuracy",
+        "models": ["explicit", "deq"],
+        "seeds": [0, 1, 2],
+        "splits": {"digits": ["balanced", "ka3-r10"]},
+    }
+)
 
 
 @pytest.fixture

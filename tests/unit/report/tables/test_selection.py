@@ -3,20 +3,23 @@
 import pandas as pd
 import pytest
 
+from eqcollapse.report.config import SelectionTable
 from eqcollapse.report.tables import job
 from eqcollapse.report.tables.selection import selection_table
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
 
-SPEC = {
-    "kind": "selection",
-    "splits": {"digits": ["balanced", "ka3-r10"]},
-    "models": ["slow", "fast", "deq"],
-    "seeds": [0, 1],
-    "heads": {"slow": "explicit", "fast": "explicit", "deq": "equilibrium"},
-    "settings": {"slow": "train.lr = 0.01", "fast": "train.lr = 0.1", "deq": "train.lr = 0.1"},
-}
+SPEC = SelectionTable.model_validate(
+    {
+        "kind": "selection",
+        "splits": {"digits": ["balanced", "ka3-r10"]},
+        "models": ["slow", "fast", "deq"],
+        "seeds": [0, 1],
+        "heads": {"slow": "explicit", "fast": "explicit", "deq": "equilibrium"},
+        "settings": {"slow": "train.lr = 0.01", "fast": "train.lr = 0.1", "deq": "train.lr = 0.1"},
+    }
+)
 VALIDATION = {"slow": 0.8, "fast": 0.9, "deq": 0.7}
 
 
@@ -84,8 +87,8 @@ def test_an_experiment_plans_it(content):
     content["experiments"]["a"] |= {"report": "selection", "models": ["explicit", "deq-fast"]}
     jobs = Study(parse(content)).jobs["table"]
     spec = jobs["results/tables/a-selection.csv"].spec
-    assert spec["heads"] == {"explicit": "explicit", "deq-fast": "equilibrium"}
-    assert spec["settings"] == {"explicit": "", "deq-fast": "train.lr = 0.1"}
+    assert spec.heads == {"explicit": "explicit", "deq-fast": "equilibrium"}
+    assert spec.settings == {"explicit": "", "deq-fast": "train.lr = 0.1"}
 
 
 def test_it_needs_a_validation_share(content):

@@ -227,8 +227,6 @@ def test_the_default_sweep_is_converged_under_a_tiny_bound():
 def test_errors_name_what_is_wrong():
     with pytest.raises(EqcollapseError, match="beyond 1e"):
         peeled_optimum(10, 3, 2e7, 1.0)
-    with pytest.raises(EqcollapseError, match="model is 'deep'"):
-        minimise_peeled("deep", [Cell(3, 1.0, 0)], iterations=1, **SIZES)
     with pytest.raises(EqcollapseError, match="ratio of at least 1"):
         minimise_peeled("deq", [Cell(3, 0.5, 0)], iterations=1, **SIZES)
     with pytest.raises(EqcollapseError, match=r"e5: .*diverged by iteration \d+"):

@@ -10,9 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.theory import Problem, minimise, optimum
-from eqcollapse.theory.ufm.descent import log_spaced
+from eqcollapse.theory.ufm.descent import log_spaced, minimise
 from eqcollapse.theory.ufm.measure import nc1
+from eqcollapse.theory.ufm.optimum import optimum
+from eqcollapse.theory.ufm.problem import Problem
 from eqcollapse.theory.ufm.samples import rotated
 
 

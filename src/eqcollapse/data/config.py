@@ -1,0 +1,71 @@
+"""The sections `datasets` and `splits` of params.yaml, and the specs of their jobs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from eqcollapse.runtime.section import Count, Name, Natural, Ratio, Section, Share
+
+
+class _Images(Section):
+    """Which images a data set has."""
+
+    source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    size: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
+    classes: Annotated[int, Field(strict=True, ge=2, le=10**5)] | None = None
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> "_Images":
+        own = self.source == "imagefolder"
+        for key in ("path", "sha256", "classes"):
+            value = getattr(self, key, own or None)  # of a spec, the path is an option of its own
+            if own and value is None:
+                hint = " (printed by `python -m eqcollapse hash PATH`)" if key == "sha256" else ""
+                raise ValueError(f"{key}: is needed where source is imagefolder{hint}")
+            if not own and value is not None:
+                raise ValueError(f"{key}: is only for source imagefolder")
+        return self
+
+
+class Dataset(_Images):
+    """Where the images come from, and how many of them a class has."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    majority: Annotated[list[Count], Field(min_length=1)] | None = None
+    per_class: Count | None = None
+
+
+class DatasetSpec(_Images):
+    """The spec of a `data` job. Where the bytes lie (path, mirror) does not change them, and is no part of it."""
+
+    name: Name
+
+
+class Splits(Section):
+    """The imbalances: KA majority classes of n_A samples, the others of n_A / R."""
+
+    majority: Annotated[list[Count], Field(min_length=1)]
+    ratios: Annotated[list[Ratio], Field(min_length=1)]
+    majority_classes: Literal["first", "random"] | list[Natural]
+    seed: Natural
+    validation: Share
+
+
+class SplitSpec(Section):
+    """The spec of a `splits` job: KA and R are null for `balanced`; per_class is the limit of n_A, if there is one."""
+
+    dataset: Name
+    split: str
+    majority: Count | None
+    ratio: Ratio | None
+    majority_classes: Literal["first", "random"] | list[Natural]
+    per_class: Count | None
+    seed: Natural
+    validation: Share
+
+    @model_validator(mode="after")
+    def _balanced_or_imbalanced(self) -> "SplitSpec":
+        if {self.split == "balanced"} != {self.majority is None, self.ratio is None}:
+            raise ValueError("majority and ratio: belong to every split but `balanced`, and not to it")
+        return self
