@@ -10,7 +10,7 @@ from eqcollapse.networks.resnet import Encoder, ExplicitHead, initialise
 
 
 class Classifier(nn.Module):
-    """Images N×C×H×W -> logits N×K, by way of the features (H or z*, N×d) that W reads."""
+    """Images N×C×H×W -> logits N×K, by way of the features (of H or z*, N×d) that W reads."""
 
     def __init__(self, encoder: Encoder, head: nn.Module, num_classes: int, bias: bool):
         super().__init__()
@@ -19,7 +19,7 @@ class Classifier(nn.Module):
         self.linear = nn.Linear(head.dim, num_classes, bias=bias)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return H (explicit) or z* (equilibrium), N×d."""
+        """Return the features of H (explicit) or of z* (equilibrium), N×d."""
         return self.head(self.encoder(images))
 
     def forward(self, images: Tensor) -> Tensor:

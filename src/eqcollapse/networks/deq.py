@@ -19,7 +19,12 @@ LAYERS = {
 
 
 class EquilibriumHead(nn.Module):
-    """Solve z = f(z, x) with x a strided convolution of H0; average z* over the image: H0 -> z*, N×`dim`.
+    """Solve z = f(z, x) with x a strided convolution of H0; features relu(norm(z*)), averaged over the image: N×`dim`.
+
+    The last stage of the ResNet ends with batch normalisation and ReLU, and so does this counterpart. z* alone would
+    not do: an equilibrium raises some directions of x by up to 1 / (1 - bound) and others hardly (a linear one is
+    (I - W)^-1 x). That is scale which weight decay does not pay for, and unequal: the class means grow uneven and stay
+    far from the simplex ETF. Normalised by channel, no such scale is left to gain (docs/results.md has the numbers).
 
     `settings` is the section `equilibrium` of params.yaml.
     """
@@ -35,26 +40,4 @@ class EquilibriumHead(nn.Module):
         )
         layer = LAYERS[settings.layer](self.dim, settings)
         self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings.gradient)
-        self._last: tuple[Tensor, Tensor] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features z*."""
-        injected = self.injected(x)
-        equilibrium = self.equilibrium(injected)
-        # What is asked about the layer later is asked outside autocast, whose bfloat16 its kernels would refuse.
-        self._last = (injected.to(equilibrium.dtype), equilibrium) if self.training else None
-        return equilibrium.mean(dim=(2, 3))
-
-    def injected(self, x: Tensor) -> Tensor:
-        """Return what the layer f(z, .) reads beside z, for the encoder's output H0 (N×C×H×W)."""
-        return relu(self.norm(self.inject(x)))
-
-    def jacobian_penalty(self, seed: int) -> Tensor:
-        """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""
-        injected, equilibrium = self._last
-        return jacobian_regularisation(self.equilibrium.layer_at(injected), equilibrium, seed=seed)
-
-    def nan_origin(self) -> str | None:
-        """Return which part of the layer made the first NaN at the last input in training; None if none did."""
-        injected, _ = self._last
-        return self.equilibrium.explain_nan(injected.detach())
+        self.norm_out = nn.BatchNorm2d(self.dim)

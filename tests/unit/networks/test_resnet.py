@@ -84,5 +84,16 @@ def test_a_seed_is_a_network_whatever_was_drawn_before():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_the_scale_of_an_equilibriums_channels_does_not_reach_the_features():
+    """Features end as a residual block does, with batch normalisation and ReLU: what a channel gains is taken off."""
+    head = build(spec("equilibrium", width=8, stages=3, blocks=1), 1, 10, seed=0).double().train().head
+    x = torch.rand(6, 16, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = head(x)
+    assert (features >= 0).all()
+    gains = torch.logspace(0, 1, head.dim, dtype=torch.float64).view(1, -1, 1, 1)
+    head.equilibrium.register_forward_hook(lambda module, inputs, z: gains * z)
+    torch.testing.assert_close(head(x), features, rtol=1e-2, atol=1e-3)
+
+
 def test_without_bias():
     assert build(*settings(width=8, bias=False), 1, 10, seed=0).linear.bias is None
