@@ -43,14 +43,15 @@ class ResidualConv(nn.Module):
 
 
 class ContractiveConv(nn.Module):
-    """relu(x + W2 relu(W1 z + norm(conv(x)))), 3×3 kernels, with ||W1|| ||W2|| <= bound.
+    """relu(x + W2 relu(W1 z + norm(conv(x)))), 3×3 kernels, with ||W1|| ||W2|| held at `bound` from below.
 
     Guarantees, for any weights and any x: it is Lipschitz in z with constant `bound` < 1 in the 2-norm of a
     sample, so that the equilibrium exists, is the only one, and Picard iteration closes in on it by that
     factor a step. For ReLU has Lipschitz constant 1; W1 and W2, as operators on zero-padded images of x's
-    size, are kernels scaled down to sqrt(bound) over `conv_norm_bound` wherever that is below 1; and the
-    normalisation sees x alone. The scaling is part of the graph, so that it holds throughout training; it is
-    computed once a solve. (Under bfloat16 autocast the kernels are rounded after it, by up to 0.4 %.)
+    size, are kernels times sqrt(bound) over `conv_norm_bound`; and the normalisation sees x alone. The scaling
+    is part of the graph, so that it holds throughout training; it is computed once a solve. It goes both ways:
+    the layer is the same for kernels of any size, so that weight decay cannot take its dependence on z away,
+    and with it the equilibrium. (Under bfloat16 autocast the kernels are rounded after it, by up to 0.4 %.)
 
     Args:
         channels: of z and x (B, C, H, W).
@@ -86,10 +87,9 @@ class ContractiveConv(nn.Module):
         return self.bind(x)(z)
 
     def operators(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The kernels in use on images of `size` (H, W): each of norm at most sqrt(bound)."""
+        """The kernels in use on images of `size` (H, W): of norm sqrt(bound) by `conv_norm_bound`."""
         return tuple(
-            _scaled_down(kernel, conv_norm_bound(kernel, size), self.bound**0.5)
-            for kernel in (self.kernel1, self.kernel2)
+            _scaled(kernel, conv_norm_bound(kernel, size), self.bound**0.5) for kernel in (self.kernel1, self.kernel2)
         )
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ class LinearEquilibrium(nn.Module):
 
     Args:
         dim: d, the features of z and x (..., d).
-        bound: of the spectral norm, 0 < bound < 1, kept as in ContractiveConv.
+        bound: of the spectral norm, 0 < bound < 1. A larger W is scaled down to it, a smaller one stays as it is.
     """
 
     def __init__(self, dim: int, bound: float = 0.9) -> None:
@@ -144,6 +144,10 @@ def _contractive(bound: float) -> float:
     if not 0 < bound < 1:
         raise ConfigError(f"bound {bound!r}: a contraction needs 0 < bound < 1")
     return float(bound)
+
+
+def _scaled(weight: Tensor, norm: Tensor, target: float) -> Tensor:
+    return weight * (target / norm.clamp_min(torch.finfo(norm.dtype).tiny))
 
 
 def _scaled_down(weight: Tensor, norm: Tensor, target: float) -> Tensor:

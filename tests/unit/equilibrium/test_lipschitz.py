@@ -169,11 +169,20 @@ def test_contractive_conv_is_a_contraction_for_any_weights(size, gain):
     assert report.slack == report.bound - report.measured
 
 
-def test_contractive_conv_leaves_small_weights_alone():
-    layer = ContractiveConv(8)
+@pytest.mark.parametrize("gain", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 4)])
+def test_contractive_conv_is_the_same_for_kernels_of_any_size(size, gain):
+    """So that weight decay cannot take its dependence on z away."""
+    torch.manual_seed(0)
+    layer = ContractiveConv(8, bound=0.9)
+    before = layer.operators(size)
+    for kernel in before:
+        assert 0.8 < norm(operator(kernel.detach().double(), size)) / 0.9**0.5 <= 1
     with torch.no_grad():
-        layer.kernel1.mul_(0.01)
-    assert torch.equal(layer.operators((4, 4))[0], layer.kernel1)
+        layer.kernel1.mul_(gain)
+        layer.kernel2.mul_(gain)
+    for kernel, scaled in zip(before, layer.operators(size), strict=True):
+        torch.testing.assert_close(scaled, kernel, rtol=1e-5, atol=1e-6)
 
 
 def test_contraction_holds_through_coarse_training():
