@@ -21,7 +21,8 @@ def stages_figure(collapse: pd.DataFrame, theory: pd.DataFrame | None, spec: Sta
     """Draw a row a model and, last, the UFM; columns NC1, NC2, NC3; a line a layer, over epochs (UFM: iterations).
 
     NC2 and NC3 are those of Tirer & Bruna: against the orthogonal frame for a model without bias, else the simplex
-    ETF. NC3 needs the classifier that reads a layer: in a network only the last features have one.
+    ETF. Lines of networks are means over seeds, those of the UFM medians, as in figure B-4.
+    NC3 needs the classifier that reads a layer: in a network only the last features have one.
     """
     ((dataset, splits),) = spec.splits.items()
     width, models = spec.style.width, spec.models
@@ -60,7 +61,7 @@ def _theory(axes, runs: pd.DataFrame) -> None:
     layers = ufm_layers(runs)
     for axis, metric in zip(axes, ("nc1", "nc2", "nc3"), strict=True):
         for position, layer in enumerate(layers):
-            values = runs.groupby("iteration")[f"{metric}_{layer}"].agg(["mean", "min", "max"])
+            values = runs.groupby("iteration")[f"{metric}_{layer}"].agg(["median", "min", "max"])
             style = look(position) | {"marker": ""}
             name = "free features" if position == 0 else "last features" if layer == layers[-1] else f"features {layer}"
             _line(axis, values.clip(lower=FLOOR), style, name)

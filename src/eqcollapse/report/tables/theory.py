@@ -1,5 +1,6 @@
 """Table theory: the minima that gradient descent reached, beside the closed forms."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -7,14 +8,17 @@ import pandas as pd
 from eqcollapse.report.config import TheoryTable
 from eqcollapse.report.results import ufm_layers
 
+ABSENT = {"Measured": "", "Highest": "", "Closed form": "none known", "Lower": ""}
+"""What stands in place of a value that does not exist."""
+
 
 def table(spec: TheoryTable, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Return the table of `spec` from a CSV an experiment, as numbers and as people read it, and a note."""
     files = zip(spec.experiments, inputs, strict=True)
     numbers = theory_table({name: pd.read_csv(path) for name, path in files})
     shown = numbers.rename(columns=lambda name: name.replace("_", " ").capitalize()).astype(object)
-    for column in ("Measured", "Highest", "Closed form"):
-        shown[column] = [f"{value:.12f}" if pd.notna(value) else "none known" for value in shown[column]]
+    for column in ("Measured", "Highest", "Closed form", "Lower"):
+        shown[column] = [f"{value:.12f}" if pd.notna(value) else ABSENT[column] for value in shown[column]]
     for column in ("Relative gap", "Range gap"):
         shown[column] = [f"{value:.1e}" if pd.notna(value) else "" for value in shown[column]]
     return numbers, shown, ""
@@ -24,9 +28,10 @@ def theory_table(experiments: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return table theory from the rows of each experiment by name: a row a case.
 
     Columns: experiment, case, measured (the least loss over the seeds), highest (the greatest), closed_form,
-    relative_gap of the least, range_gap (the same gap as a share of log K - closed_form, all that there is to gain;
-    layer-peeled only, whose losses differ little from log K under small bounds), status (`global`: proved to be the
-    minimum; `stationary`; `beaten`: the gaps are to full collapse, which is not the minimum; `unknown`).
+    lower (of a point that is known to lie below it, if any), relative_gap of the least to closed_form, range_gap (the
+    same as a share of log K - closed_form, all that there is to gain; layer-peeled only, whose losses differ little
+    from log K under small bounds), status (`global`: proved to be the minimum; `stationary`; `beaten`: the closed form
+    is full collapse, which is not the minimum, so that no gap to it is stated; `unknown`).
     A layer-peeled experiment gives two cases a model: balanced (R = 1) against the lower bound, and of the
     imbalanced cells that with the largest relative gap against the exact minimum.
     """
@@ -41,7 +46,8 @@ def _ufm_rows(name: str, frame: pd.DataFrame) -> list[dict]:
     rows = []
     for scale, part in last.groupby("lambda_scale"):
         case = f"{len(ufm_layers(frame))} layer(s)" + ("" if scale == 1 else f", lambdas x {scale:g}")
-        rows.append(_row(name, case, part.loss, part.optimum.iloc[0], part.status.iloc[0]))
+        optimum, status, lower = (part[column].iloc[0] for column in ("optimum", "status", "lower"))
+        rows.append(_row(name, case, part.loss, optimum, status, lower=lower))
     return rows
 
 
@@ -67,15 +73,24 @@ def _range(cells: pd.DataFrame) -> float:
     return (cells.loss_at_zero - cells.optimum).iloc[0]
 
 
-def _row(name: str, case: str, losses: pd.Series, closed_form: float, status: str, gain: float = float("nan")) -> dict:
-    measured = losses.min()
+def _row(
+    name: str,
+    case: str,
+    losses: pd.Series,
+    closed_form: float,
+    status: str,
+    gain: float = math.nan,
+    lower: float = math.nan,
+) -> dict:
+    gap = losses.min() - closed_form if status != "beaten" else math.nan
     return {
         "experiment": name,
         "case": case,
-        "measured": measured,
+        "measured": losses.min(),
         "highest": losses.max(),
         "closed_form": closed_form,
-        "relative_gap": measured / closed_form - 1,
-        "range_gap": (measured - closed_form) / gain,
+        "lower": lower,
+        "relative_gap": gap / closed_form,
+        "range_gap": gap / gain,
         "status": status,
     }

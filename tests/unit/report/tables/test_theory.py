@@ -30,3 +30,12 @@ def test_the_table_has_the_worst_of_the_imbalances(frames):
         (row,) = theory_table({"e1": runs}).query(f"case.str.startswith('{model}, worst of 4 imbalances')").itertuples()
         assert row.relative_gap == pytest.approx((least.loss / least.optimum - 1).max(), rel=1e-9)
         assert row.relative_gap > (least.loss / least.optimum - 1).min()
+
+
+def test_no_gap_is_stated_to_what_is_no_minimum(frames):
+    deep = theory_table(frames).set_index("experiment").loc["deep"]
+    assert deep.status == "beaten"
+    assert deep.lower == frames["deep"].lower[0] < deep.closed_form
+    assert math.isnan(deep.relative_gap)
+    assert frames["deep"].gap.isna().all()
+    assert frames["plain"].gap.notna().all()
