@@ -41,3 +41,26 @@ class EquilibriumHead(nn.Module):
         layer = LAYERS[settings.layer](self.dim, settings)
         self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings.gradient)
         self.norm_out = nn.BatchNorm2d(self.dim)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features."""
+        injected = self.injected(x)
+        equilibrium = self.equilibrium(injected)
+        # What is asked about the layer later is asked outside autocast, whose bfloat16 its kernels would refuse.
+        self._last = (injected.to(equilibrium.dtype), equilibrium) if self.training else None
+        return relu(self.norm_out(equilibrium)).mean(dim=(2, 3))
+
+    def injected(self, x: Tensor) -> Tensor:
+        """Return what the layer f(z, .) reads beside z, for the encoder's output H0 (N×C×H×W)."""
+        return relu(self.norm(self.inject(x)))
+
+    def jacobian_penalty(self, seed: int) -> Tensor:
+        """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""
+        injected, equilibrium = self._last
+        return jacobian_regularisation(self.equilibrium.layer_at(injected), equilibrium, seed=seed)
+
+    def nan_origin(self) -> str | None:
+        """Return which part of the layer made the first NaN at the last input in training; None if none did."""
+        injected, _ = self._last
+        return self.equilibrium.explain_nan(injected.detach())

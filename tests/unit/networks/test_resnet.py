@@ -86,7 +86,8 @@ def test_a_seed_is_a_network_whatever_was_drawn_before():
 
 def test_the_scale_of_an_equilibriums_channels_does_not_reach_the_features():
     """Features end as a residual block does, with batch normalisation and ReLU: what a channel gains is taken off."""
-    head = build(spec("equilibrium", width=8, stages=3, blocks=1), 1, 10, seed=0).double().train().head
+    network = build(*settings("equilibrium", width=8, stages=3, blocks=1), 1, 10, seed=0)
+    head = network.double().train().head
     x = torch.rand(6, 16, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     features = head(x)
     assert (features >= 0).all()
