@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from eqcollapse.collapse.metrics import collapse_metrics
+from eqcollapse.collapse.metrics import class_metrics, collapse_metrics
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.files import replacing, write_text
@@ -54,14 +54,16 @@ def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy:
 
 
 def summarised(rows: list[dict]) -> dict:
-    """Return the columns of `SUMMARY` in each run's last epoch, averaged over seeds: data set, split, model, name."""
+    """Return the columns of `SUMMARY` in each run's last epoch, averaged over seeds: data set, split, model, name.
+
+    None where a run has no number in its last epoch: no earlier one stands in for it.
+    """
     ends: dict[tuple[str, ...], tuple[int, float]] = {}
     for row in rows:
         for column, name in SUMMARY.items():
-            value = float(row.get(column) or "nan")
             key = (*(str(row[part]) for part in CELL), name)
-            if not math.isnan(value) and int(row["epoch"]) >= ends.get(key, (0, 0.0))[0]:
-                ends[key] = int(row["epoch"]), value
+            if column in row and int(row["epoch"]) >= ends.get(key, (0, 0.0))[0]:
+                ends[key] = int(row["epoch"]), float(row[column] or "nan")
     means: dict = {}
     for (dataset, split, model, _, name), (_, value) in ends.items():
         means.setdefault(dataset, {}).setdefault(split, {}).setdefault(model, {}).setdefault(name, []).append(value)
@@ -69,11 +71,13 @@ def summarised(rows: list[dict]) -> dict:
 
 
 def _averaged(tree: dict) -> dict:
-    """Replace the lists that are the leaves of `tree` by their means, to six digits."""
-    return {
-        key: _averaged(value) if isinstance(value, dict) else float(f"{sum(value) / len(value):.6g}")
-        for key, value in tree.items()
-    }
+    """Replace the lists that are the leaves of `tree` by their means, to six digits; None where one is nan."""
+    return {key: _averaged(value) if isinstance(value, dict) else _mean(value) for key, value in tree.items()}
+
+
+def _mean(values: list[float]) -> float | None:
+    mean = sum(values) / len(values)
+    return None if math.isnan(mean) else float(f"{mean:.6g}")
 
 
 def _read(path: str) -> tuple[dict, dict[str, Tensor]]:
@@ -88,7 +92,24 @@ def _collapse_rows(tensors: dict[str, Tensor], majority: list[int], num_classes:
         for layer, moments in _grouped(kept).items():
             reader = (weight, bias) if layer == "features" else (None, None)  # W reads no other layer
             metrics = collapse_metrics(Moments.from_tensors(moments), *reader, majority=majority or None)
-            yield {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
+            row = {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
+            if layer == "features":
+                row |= _least_accuracy(Moments.from_tensors(moments), *reader, majority)
+            yield row
+
+
+def _least_accuracy(moments: Moments, weight: Tensor, bias: Tensor | None, majority: list[int]) -> dict[str, float]:
+    """Return the training accuracy of the class that has the lowest, of all classes and of both groups (nan: none).
+
+    Whether a class is learnt shows in no mean over classes.
+    """
+    of_class = class_metrics(moments, weight, bias)["accuracy"]
+    minority = sorted(set(range(len(of_class))) - set(majority)) if majority else []
+    groups = {"": list(range(len(of_class))), "_majority": majority, "_minority": minority}
+    return {
+        f"accuracy_least{name}": of_class[classes].min().item() if classes else math.nan
+        for name, classes in groups.items()
+    }
 
 
 def _grouped(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

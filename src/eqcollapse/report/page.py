@@ -26,7 +26,7 @@ details td:first-child { min-width: 10rem; }
 section td:nth-child(n+4) { white-space: nowrap; }
 summary { font-weight: bold; padding: 0.2rem 0; cursor: pointer; }
 .warning { border-left: 0.3rem solid #d55e00; padding-left: 0.8rem; }
-.supported { color: #00664a; } .contradicted { color: #a33c00; } .undecided { color: #555; }
+.supported { color: #00664a; } .contradicted { color: #a33c00; } .undecided, .not-learnt { color: #555; }
 """
 STAGES = ("data", "splits", "train", "collapse", "report", "theory")
 
@@ -91,8 +91,8 @@ def _html_table(lines: list[str]) -> str:
 
 
 def _marked(cell: str) -> str:
-    verdict = cell in ("supported", "contradicted", "undecided")
-    return f'<b class="{cell}">{cell}</b>' if verdict else _inline(cell)
+    verdict = cell in ("supported", "contradicted", "undecided", "not learnt")
+    return f'<b class="{cell.replace(" ", "-")}">{cell}</b>' if verdict else _inline(cell)
 
 
 def _inline(text: str) -> str:

@@ -8,18 +8,25 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eqcollapse.report.claims import networks, theory
-from eqcollapse.report.claims.criteria import UNDECIDED, Criterion, combined
+from eqcollapse.report.claims.criteria import FITTED, UNDECIDED, Criterion, combined, corrected_together
 from eqcollapse.report.config import ClaimsSpec, Runs
+from eqcollapse.report.intervals import p_text
 from eqcollapse.report.results import CONVERGED, read
 from eqcollapse.runtime.files import write_text
 
 ABOUT = """# What the papers claim, and what this study says of it
 
-A criterion is a statistic, averaged over the settings named, one number a seed, and two thresholds that are part of
-the code. Its 95 % interval (Student's t over seeds) lies wholly on the one side: *supported*; wholly on the other:
-*contradicted*; else, or with fewer than two seeds: *undecided*. A claim is contradicted by one of its criteria,
-supported by all of them, else undecided. A DEQ's run counts only where its solver converged for {converged:g} % of the
-samples in the last epoch; its explicit counterpart is left out with it.
+One rule decides on every claim; it was written down before the numbers. A criterion is a statistic with one number a
+seed and two thresholds. It is tested towards both sides: by Student's t over seeds, or, for a share of seeds, by the
+exact binomial test. The p-values of a claim's criteria are corrected together by Holm's method, each side on its own,
+so that chance gives a claim a verdict in 5 % of studies at most. A claim is contradicted by one of its criteria,
+supported by all of them, else undecided.
+
+A run counts only where its classes are learnt (each fitted to {fitted:g} % in training at one measured epoch) and, for
+a DEQ, where its solver converged for {converged:g} % of the samples in the last epoch; its explicit counterpart is left
+out with it. Where no run of a criterion was learnt, the verdict is not learnt, which counts for neither side. No number
+in the last measured epoch is a failure. A loss below a claimed minimum, by more than rounding, contradicts. Intervals
+are not corrected; p-values are two-sided, those after Holm in brackets.
 """
 
 
@@ -35,7 +42,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """supported, contradicted or undecided."""
+        """supported, contradicted, undecided or not learnt."""
         return combined(self.criteria)
 
 
@@ -64,7 +71,7 @@ def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataF
         runs = networks.counted(*frames, tuple(chosen.models))
     for number, (text, criteria, which) in networks.CLAIMS.items():
         splits = _covered(chosen.splits, which) if chosen else {}
-        found = tuple(criteria(runs)) if splits and len(runs.accuracy) else ()
+        found = corrected_together(criteria(runs)) if splits and len(runs.accuracy) else ()
         settings = "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in splits.items())
         yield Claim(number, text, found, settings, runs.left_out if runs else 0)
 
@@ -85,13 +92,18 @@ def _covered(splits: dict[str, list[str]], which: str) -> dict[str, list[str]]:
 def _of_theory(stages: list[str], collapse: pd.DataFrame, experiments: dict[str, theory.Experiment]) -> Iterator[Claim]:
     rows = collapse[collapse.model.isin(stages)]
     for number, (text, criteria) in theory.CLAIMS.items():
-        found = tuple(criteria(experiments, rows))
-        names = dict.fromkeys(criterion.rule.statistic.removeprefix("log10 of ").split(":")[0] for criterion in found)
+        found = corrected_together(criteria(experiments, rows))
+        names = dict.fromkeys(_setting(criterion) for criterion in found)
         yield Claim(number, text, found, ", ".join(names), 0)
 
 
+def _setting(criterion: Criterion) -> str:
+    """Return what a criterion's statistic names before its colon: an experiment, or a network."""
+    return criterion.rule.statistic.split(":")[0].removeprefix("share of seeds with ")
+
+
 def as_json(claim: Claim) -> dict:
-    """Return `claim` as plain values; what was not measured is null."""
+    """Return `claim` as plain values; what was not measured is null. p-values are pairs: raw, corrected by Holm."""
     return {
         "claim": claim.number,
         "text": claim.text,
@@ -107,6 +119,10 @@ def as_json(claim: Claim) -> dict:
                 "mean": _plain(criterion.mean),
                 "interval": [_plain(criterion.low), _plain(criterion.high)],
                 "seeds": criterion.seeds,
+                "failures": criterion.failures,
+                "runs_not_learnt": criterion.not_learnt,
+                "p_supports": [_plain(criterion.p_values[0]), _plain(criterion.corrected[0])],
+                "p_contradicts": [_plain(criterion.p_values[1]), _plain(criterion.corrected[1])],
                 "verdict": criterion.verdict,
             }
             for criterion in claim.criteria
@@ -120,7 +136,7 @@ def _plain(value: float) -> float | None:
 
 def as_markdown(claims: list[Claim]) -> str:
     """Return the claims for people: a table of verdicts, then each claim's numbers."""
-    lines = [ABOUT.format(converged=100 * CONVERGED), "| claim | verdict |", "| --- | --- |"]
+    lines = [ABOUT.format(converged=100 * CONVERGED, fitted=100 * FITTED), "| claim | verdict |", "| --- | --- |"]
     lines += [f"| {claim.number}. {claim.text} | {claim.verdict} |" for claim in claims]
     for claim in claims:
         lines += ["", f"## {claim.number}: {claim.verdict}", "", claim.text, ""]
@@ -130,14 +146,35 @@ def as_markdown(claims: list[Claim]) -> str:
         lines.append(f"Settings: {claim.settings}.")
         if claim.left_out:
             lines.append(f"\nLeft out, for a solver that did not converge: {claim.left_out} pairs of runs.")
-        lines += [
-            "",
-            "| statistic | mean | 95 % interval | seeds | rule | verdict |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        for each in claim.criteria:
-            interval = "none" if math.isnan(each.low) else f"{each.low:.4g} .. {each.high:.4g}"
-            mean = "none" if math.isnan(each.mean) else f"{each.mean:.4g}"
-            statistic = each.rule.statistic.replace("|", "\\|")
-            lines.append(f"| {statistic} | {mean} | {interval} | {each.seeds} | {each.rule} | {each.verdict} |")
+        lines += ["", f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+        lines += [f"| {' | '.join(_cells(criterion))} |" for criterion in claim.criteria]
     return "\n".join(lines) + "\n"
+
+
+COLUMNS = (
+    *("statistic", "mean", "95 % interval", "seeds", "runs not learnt"),
+    *("p for", "p against", "rule", "verdict"),
+)
+
+
+def _cells(criterion: Criterion) -> list[str]:
+    """Return a criterion as a row of `COLUMNS`; p-values after Holm stand in brackets."""
+    interval = "none" if math.isnan(criterion.low) else f"{criterion.low:.4g} .. {criterion.high:.4g}"
+    remarks = [
+        f"{count} {what}"
+        for count, what in (
+            (criterion.failures, "without a number at the end"),
+            (criterion.counterexamples, "below the minimum"),
+        )
+        if count
+    ]
+    return [
+        criterion.rule.statistic.replace("|", "\\|"),
+        "none" if math.isnan(criterion.mean) else f"{criterion.mean:.4g}",
+        interval,
+        str(criterion.seeds) + (f" ({', '.join(remarks)})" if remarks else ""),
+        str(criterion.not_learnt),
+        *(f"{p_text(p)} ({p_text(fixed)})" for p, fixed in zip(criterion.p_values, criterion.corrected, strict=True)),
+        str(criterion.rule),
+        criterion.verdict,
+    ]

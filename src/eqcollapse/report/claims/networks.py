@@ -1,6 +1,7 @@
 """Claims A1 .. A4, on trained networks: their rules, and the numbers that they are held against.
 
-A DEQ's numbers count only where its solver converged; its explicit counterpart is left out with it.
+Which runs count, and how numbers decide, is the rule of `criteria`. A DEQ's numbers count only where its solver
+converged; its explicit counterpart is left out with it.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eqcollapse.report.claims.criteria import Criterion, Rule, measured
+from eqcollapse.report.claims.criteria import FITTED, Criterion, Rule, measured
 from eqcollapse.report.results import CONVERGED, converged, last_epoch, model_name
 
 PAIR = ["dataset", "split", "seed"]
@@ -44,43 +45,67 @@ def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, models: tuple[str, s
 
 def collapse_when_balanced(runs: Runs) -> Iterator[Criterion]:
     """A1: both models collapse on balanced data."""
-    frame = runs.collapse[runs.collapse.split == "balanced"].sort_values("epoch")
+    frame = runs.collapse[runs.collapse.split == "balanced"]
     for model in runs.models:
-        cells = frame[frame.model == model].groupby(PAIR)
+        rows = frame[frame.model == model]
+        learnt = first_learnt(rows).notna()
+        ends = _end(rows), _end(rows, first=True)
         for column, (name, decades) in FALLS.items():
-            fall = np.log10(cells[column].last() / cells[column].first())
+            fall = np.log10(ends[0][column] / ends[1][column])
             statistic = f"{model_name(model)}: log10 of {name} in the last measured epoch over the first"
-            yield measured(Rule(statistic, "below", float(round(decades, 3)), 0.0), _by_seed(fall))
+            yield _held(Rule(statistic, "below", float(round(decades, 3)), 0.0), fall, learnt)
 
 
 def minority_collapse(runs: Runs) -> Iterator[Criterion]:
-    """A2: under imbalance both models suffer minority collapse."""
-    geometry = _imbalanced(last_epoch(runs.collapse))
-    accuracy = _imbalanced(last_epoch(runs.accuracy))
+    """A2: under imbalance both models suffer minority collapse: what was learnt of the minority is merged in the end.
+
+    Of splits with two or more minority classes: one alone has no angle within.
+    """
+    frame = _imbalanced(runs.collapse)
+    frame = frame[frame.classes - _majority(frame.split) > 1]
+    final = _imbalanced(last_epoch(runs.accuracy))
     for model in runs.models:
-        of = geometry[geometry.model == model].set_index(PAIR)
+        rows = frame[frame.model == model]
+        since = first_learnt(rows, "_minority")
+        learnt = since.notna()
+        cosine, etf = _end(rows).cos_weight_minority, -1 / (_end(rows).classes - 1)
         statistic = f"{model_name(model)}: mean cosine of the minority's classifiers, less that of a simplex ETF"
-        yield measured(Rule(statistic, "above", 0.1, 0.0), _by_seed(of.cos_weight_minority + 1 / (of.classes - 1)))
-        right = accuracy[accuracy.model == model].set_index(PAIR)
+        yield _held(Rule(statistic, "above", 0.1, 0.0), cosine - etf, learnt)
+        at_first = rows.set_index(PAIR)
+        at_first = at_first[at_first.epoch == since.reindex(at_first.index)].cos_weight_minority
+        statistic = f"{model_name(model)}: the same cosine, less that of the epoch in which the minority was learnt"
+        yield _held(Rule(statistic, "above", 0.0, 0.0), cosine - at_first, learnt)
+        right = final[final.model == model].set_index(PAIR).loc[learnt.index]
         gap = 100 * (right.test_accuracy_majority - right.test_accuracy_minority)
         statistic = f"{model_name(model)}: test accuracy of the majority less the minority's, in points"
-        yield measured(Rule(statistic, "above", 0.0, 0.0), _by_seed(gap))
+        yield _held(Rule(statistic, "above", 0.0, 0.0), gap, learnt)
 
 
 def nearer_collapse(runs: Runs) -> Iterator[Criterion]:
-    """A3: under imbalance the trained DEQ's features are nearer the simplex ETF, its classifier nearer self-duality."""
-    geometry = _imbalanced(last_epoch(runs.collapse))
+    """A3: under imbalance the trained DEQ's features are nearer the simplex ETF, its classifier nearer self-duality.
+
+    Of pairs in which both models learnt all classes.
+    """
+    frame = _imbalanced(runs.collapse)
+    explicit, deq = (frame[frame.model == model] for model in runs.models)
+    learnt = first_learnt(explicit).notna() & first_learnt(deq).notna()
     for column, name in (
         ("nc2_means_etf", "distance of the feature means to the simplex ETF"),
         ("nc3_duality", "self-duality error ||W/|W| - M'/|M|||"),
     ):
-        ratio = np.log10(_of(geometry, runs.models[1], column) / _of(geometry, runs.models[0], column))
-        yield measured(Rule(f"log10 of {name}, DEQ over explicit, paired", "below", 0.0, 0.0), _by_seed(ratio))
+        ratio = np.log10(_end(deq)[column] / _end(explicit)[column])
+        yield _held(Rule(f"log10 of {name}, DEQ over explicit, paired", "below", 0.0, 0.0), ratio, learnt)
 
 
 def better_accuracy(runs: Runs) -> Iterator[Criterion]:
-    """A4: the DEQ's accuracy is at least the explicit network's, most of all on minority classes."""
+    """A4: the DEQ's accuracy is at least the explicit network's, most of all on minority classes.
+
+    A pair counts where at least one of its models learnt the classes in question: where neither did, the two are as
+    good at guessing. What one learnt and the other did not is a difference between them.
+    """
     final = last_epoch(runs.accuracy)
+    whole, minority = _learnt_by_one(runs, "_majority"), _learnt_by_one(runs, "_minority")
+    whole = whole | _learnt_by_one(runs, "")
     gains = {
         group: 100 * (_of(frame, runs.models[1], column) - _of(frame, runs.models[0], column))
         for group, frame, column in (
@@ -90,12 +115,42 @@ def better_accuracy(runs: Runs) -> Iterator[Criterion]:
         )
     }
     statistic = "test accuracy, DEQ less explicit, paired, in points: "
-    yield measured(Rule(f"{statistic}all classes, all splits", "above", -0.5, -0.5), _by_seed(gains["overall"]))
-    yield measured(Rule(f"{statistic}minority classes", "above", 0.0, 0.0), _by_seed(gains["minority"]))
-    yield measured(
+    yield _held(Rule(f"{statistic}all classes, all splits", "above", -0.5, -0.5), gains["overall"], whole)
+    yield _held(Rule(f"{statistic}minority classes", "above", 0.0, 0.0), gains["minority"], minority)
+    yield _held(
         Rule(f"{statistic}gain on minority classes less that on majority classes", "above", 0.0, 0.0),
-        _by_seed(gains["minority"] - gains["majority"]),
+        *(gains["minority"] - gains["majority"], minority),
     )
+
+
+def first_learnt(rows: pd.DataFrame, group: str = "") -> pd.Series:
+    """Return the first measured epoch in which every class of a group is learnt, a number a pair; nan: in none.
+
+    `rows` are those of one model; `group` is "" (all classes), "_majority" or "_minority".
+    """
+    fitted = rows.epoch.where(rows[f"accuracy_least{group}"] >= FITTED)
+    return fitted.groupby([rows[name] for name in PAIR]).min()
+
+
+def _learnt_by_one(runs: Runs, group: str) -> pd.Series:
+    first, second = (first_learnt(runs.collapse[runs.collapse.model == model], group) for model in runs.models)
+    return first.notna() | second.notna()
+
+
+def _held(rule: Rule, values: pd.Series, learnt: pd.Series) -> Criterion:
+    """Hold `rule` against one number a pair, of pairs that were learnt, averaged over data sets and splits.
+
+    Seeds are what is independent. A pair without a number (nan) makes its seed a failure.
+    """
+    counts = learnt.reindex(values.index).fillna(False).astype(bool)
+    seeds = values[counts].groupby("seed").apply(lambda cells: cells.mean(skipna=False))
+    return measured(rule, seeds, int((~counts).sum()))
+
+
+def _end(rows: pd.DataFrame, first: bool = False) -> pd.DataFrame:
+    """Return each pair's row of the last (or first) measured epoch, as it is: nan stays."""
+    ordered = rows.sort_values("epoch", kind="stable", ascending=not first)
+    return ordered.drop_duplicates(PAIR, keep="last").set_index(PAIR)
 
 
 def _without(frame: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
@@ -107,13 +162,13 @@ def _imbalanced(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.split != "balanced"]
 
 
+def _majority(splits: pd.Series) -> pd.Series:
+    """Return KA of splits that are named as ka3-r10."""
+    return splits.str.extract(r"^ka(\d+)-", expand=False).astype(float)
+
+
 def _of(frame: pd.DataFrame, model: str, column: str) -> pd.Series:
     return frame[frame.model == model].set_index(PAIR)[column]
-
-
-def _by_seed(values: pd.Series) -> pd.Series:
-    """Average over data sets and splits: seeds are what is independent."""
-    return values.dropna().groupby("seed").mean()
 
 
 CLAIMS = {

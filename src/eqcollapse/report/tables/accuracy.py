@@ -3,7 +3,7 @@
 import pandas as pd
 
 from eqcollapse.report.config import AccuracyTable
-from eqcollapse.report.intervals import mean_and_interval, with_interval
+from eqcollapse.report.intervals import estimate, holm, p_text, with_interval
 from eqcollapse.report.results import CONVERGED, chosen, last_epoch, model_name, read, unconverged
 
 GROUPS = {
@@ -36,7 +36,8 @@ def solver_warning(accuracy: pd.DataFrame, spec: AccuracyTable) -> str:
 
 def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
     """Return test accuracy of the last epoch: a row a (dataset, split, group), for each model its mean over the
-    seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed.
+    seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed, the
+    p-value of no difference, and the same after Holm's correction for all differences of the table.
     """
     rows = []
     for dataset, splits in spec.splits.items():
@@ -48,29 +49,35 @@ def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
                 {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec.models)}
                 for group, column in groups.items()
             ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "difference_p" in table:
+        table.insert(table.columns.get_loc("difference_p") + 1, "difference_p_holm", holm(table.difference_p))
+    return table
 
 
 def _cells(part: pd.DataFrame, column: str, models: list[str]) -> dict[str, float]:
     by_model = {model: 100 * part[part.model == model].set_index("seed")[column] for model in models}
     cells: dict[str, float] = {}
     for model, values in by_model.items():
-        cells[model], cells[f"{model}_interval"] = mean_and_interval(values)
+        found = estimate(values)
+        cells[model], cells[f"{model}_interval"] = found.mean, found.half
     if len(models) == 2:
         first, second = models
-        difference = by_model[second] - by_model[first]
-        cells["difference"], cells["difference_interval"] = mean_and_interval(difference)
+        found = estimate(by_model[second] - by_model[first])
+        cells["difference"], cells["difference_interval"] = found.mean, found.half
+        cells["difference_p"] = found.p_apart(0.0)
     return {**cells, "seeds": len(by_model[models[0]])}
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table for people: intervals beside their means, names in place of columns."""
     shown = table[["dataset", "split", "group"]].rename(columns=str.capitalize)
-    for column in table.columns[3:]:
-        if f"{column}_interval" in table:
-            name = "Difference" if column == "difference" else model_name(column)
-            signed = column == "difference"
-            pairs = zip(table[column], table[f"{column}_interval"], strict=True)
-            shown[name] = [with_interval(value, half, signed) for value, half in pairs]
+    for column in [name for name in table.columns[3:] if f"{name}_interval" in table]:
+        name = "Difference" if column == "difference" else model_name(column)
+        pairs = zip(table[column], table[f"{column}_interval"], strict=True)
+        shown[name] = [with_interval(value, half, column == "difference") for value, half in pairs]
+    if "difference_p" in table:
+        pairs = zip(table.difference_p, table.difference_p_holm, strict=True)
+        shown["p (Holm)"] = [f"{p_text(p)} ({p_text(fixed)})" if p_text(p) else "" for p, fixed in pairs]
     shown["Seeds"] = table["seeds"].astype(str)
     return shown

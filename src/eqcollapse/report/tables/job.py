@@ -28,6 +28,7 @@ def _latex(shown: pd.DataFrame) -> str:
     lines = [r"\begin{tabular}{" + "l" * 3 + "r" * (len(shown.columns) - 3) + "}", r"\hline"]
     lines += [" & ".join(shown.columns) + r" \\", r"\hline"]
     lines += [
-        " & ".join(row).replace("_", r"\_").replace("±", r"$\pm$") + r" \\" for row in shown.itertuples(index=False)
+        " & ".join(row).replace("_", r"\_").replace("±", r"$\pm$").replace("<", "$<$") + r" \\"
+        for row in shown.itertuples(index=False)
     ]
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from eqcollapse.report.config import SelectionTable
-from eqcollapse.report.intervals import mean_and_interval, with_interval
+from eqcollapse.report.intervals import estimate, with_interval
 from eqcollapse.report.results import chosen, last_epoch, read
 from eqcollapse.runtime.errors import EqcollapseError
 
@@ -43,15 +43,15 @@ def selection_table(accuracy: pd.DataFrame, spec: SelectionTable) -> pd.DataFram
 
 def _row(dataset: str, model: str, final: pd.DataFrame, spec: SelectionTable) -> dict:
     by_seed = 100 * final.groupby("seed")[SCORE].mean()
-    mean, half = mean_and_interval(by_seed)
+    found = estimate(by_seed)
     steps = final["solver_steps"].mean() if "solver_steps" in final else float("nan")
     return {
         "dataset": dataset,
         "head": spec.heads[model],
         "model": model,
         "settings": spec.settings[model],
-        "validation": mean,
-        "validation_interval": half,
+        "validation": found.mean,
+        "validation_interval": found.half,
         "solver_steps": steps,
         "seeds": len(by_seed),
         "chosen": False,

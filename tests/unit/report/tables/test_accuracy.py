@@ -1,6 +1,5 @@
 """Tables of accuracy, against numbers worked out by hand and scipy's intervals."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from scipy import stats
 
 from eqcollapse.report.config import AccuracyTable
-from eqcollapse.report.intervals import mean_and_interval
 from eqcollapse.report.tables import job
 from eqcollapse.report.tables.accuracy import accuracy_table
 
@@ -67,10 +65,11 @@ def test_differences_are_paired_by_seed(accuracy):
     assert table.difference_interval[0] == pytest.approx((high - low) / 2)
 
 
-def test_one_seed_has_no_interval():
-    mean, half = mean_and_interval([3.0])
-    assert mean == 3.0
-    assert math.isnan(half)
+def test_differences_of_one_table_are_a_family(accuracy):
+    table = accuracy_table(accuracy, SPEC)
+    differences = [100 * (0.02 + 0.01 * seed * 0.02) for seed in range(3)]
+    assert table.difference_p[0] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert table.difference_p_holm.tolist() == pytest.approx([min(1, 4 * p) for p in table.difference_p])
 
 
 def test_three_formats_tell_the_same(accuracy, tmp_path):
