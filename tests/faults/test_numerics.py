@@ -33,7 +33,8 @@ SPEC = {
     "train": {
         "epochs": 2, "batch_size": 8, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0, "loss": "ce",
         "schedule": {"kind": "constant", "every": 1, "factor": 0.1, "warmup": 0},
-        "augment": {"crop": 0, "flip": False}, "precision": "float32", "threads": 1, "deterministic": True,
+        "augment": {"crop": 0, "flip": False}, "evaluate": "every", "precision": "float32", "threads": 1,
+        "deterministic": True,
     },
     "snapshots": {"epochs": [1, 2], "layers": "features", "features_per_class": 3},
 }  # fmt: skip

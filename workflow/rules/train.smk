@@ -11,7 +11,7 @@ rule cell:
         "logs/train/{dataset}/{split}/{model}/seed-{seed}@{digest}.log",
     benchmark:
         "logs/train/{dataset}/{split}/{model}/seed-{seed}@{digest}.tsv"
-    threads: lambda wc: STUDY.job("train", STUDY.run_path(wc)).spec["train"]["threads"]
+    threads: lambda wc: STUDY.job("train", STUDY.run_path(wc)).spec.train.threads
     resources:
         mem_mb=4000,
     params:

@@ -47,6 +47,12 @@ class SelectionTable(Runs):
     settings: dict[str, str]
 
 
+class SolverTable(Runs):
+    """DEQs with the solver as trained, skipped, and run to 1e-8."""
+
+    kind: Literal["solver"]
+
+
 class TheoryTable(Section):
     """Descents beside closed forms; an experiment for each input."""
 
@@ -108,5 +114,5 @@ class PageSpec(Section):
     figures: list[str]
 
 
-TableSpec = Annotated[AccuracyTable | SelectionTable | TheoryTable, Field(discriminator="kind")]
+TableSpec = Annotated[AccuracyTable | SelectionTable | SolverTable | TheoryTable, Field(discriminator="kind")]
 FigureSpec = Annotated[RunsFigure | StagesFigure | FeaturesFigure | TheoryFigure, Field(discriminator="kind")]

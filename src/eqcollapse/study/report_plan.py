@@ -16,6 +16,7 @@ from eqcollapse.report.config import (
     Runs,
     RunsFigure,
     SelectionTable,
+    SolverTable,
     StagesFigure,
     TheoryFigure,
     TheoryTable,
@@ -56,6 +57,7 @@ class _Report:
         for name, experiment in self.params.experiments.items():
             if experiment.report == "a":
                 yield from self._accuracy(name, experiment)
+                yield from self._solver_accuracy(name, experiment)
             if experiment.report == "selection":
                 yield self._selection(name, experiment)
         if self.theory:
@@ -121,6 +123,12 @@ class _Report:
                 spec = AccuracyTable(kind="accuracy", **_runs(experiment, cells))
                 yield self._of_metrics("table", spec, _files("table", f"{name}-table-{position + 1}"))
 
+    def _solver_accuracy(self, name: str, experiment: Experiment) -> Iterator[Job]:
+        """Table solver: each DEQ with its solver as trained, skipped, and run to 1e-8."""
+        if models := self._deqs(experiment):
+            runs = {**_runs(experiment, self._splits(experiment)), "models": models}
+            yield self._of_metrics("table", SolverTable(kind="solver", **runs), _files("table", f"{name}-solver"))
+
     def _selection(self, name: str, experiment: Experiment) -> Job:
         """Table selection: the models of an experiment by their accuracy on the validation share."""
         spec = SelectionTable(
@@ -166,7 +174,7 @@ class _Report:
 
     def _solver(self, name: str, experiment: Experiment) -> Iterator[Job]:
         """Figure A-solver: what the DEQs' solves did over epochs, balanced and the most imbalanced split of each KA."""
-        models = [model for model in experiment.models if self._head(model) == "equilibrium"]
+        models = self._deqs(experiment)
         for dataset, names in self._splits(experiment).items() if models else []:
             splits = [split for split in names if split == "balanced"] + [group[-1] for group in _by_majority(names)]
             runs = {**_runs(experiment, {dataset: splits}), "models": models}
@@ -212,6 +220,9 @@ class _Report:
         """Return the first explicit model and the first DEQ; None if one of them is missing."""
         heads = {self._head(model): model for model in reversed(models)}
         return [heads["explicit"], heads["equilibrium"]] if len(heads) == 2 else None
+
+    def _deqs(self, experiment: Experiment) -> list[str]:
+        return [model for model in experiment.models if self._head(model) == "equilibrium"]
 
     def _head(self, model: str) -> str:
         return self.params.resolved(model).network.head

@@ -35,6 +35,7 @@ class Train(Section):
     loss: Literal["ce", "mse"]
     schedule: Schedule
     augment: Augment
+    evaluate: Literal["snapshots", "every"]
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)]
     deterministic: bool

@@ -21,6 +21,7 @@ from eqcollapse.runtime.gpus import claim
 from eqcollapse.training import backends, checkpoints
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.snapshots import kept_features, measure
+from eqcollapse.training.solver_accuracy import solver_accuracy
 from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
 
 EVALUATION_BATCH = 256
@@ -69,6 +70,7 @@ def train(
             if cell.epoch in spec.snapshots.epochs:
                 snapshots |= measure(cell)
             checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
+    cell.history[-1] |= solver_accuracy(cell)
     _write(cell, snapshots, dataset, split, folder)
     checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
     return backends.settings(place)

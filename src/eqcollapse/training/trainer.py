@@ -79,7 +79,10 @@ def progress(cell: Cell) -> tqdm:
 
 
 def train_epoch(cell: Cell, bar: tqdm) -> None:
-    """Train one more epoch, test, and add a row to the history; raise EqcollapseError if it diverged."""
+    """Train one more epoch, evaluate where it is due, and add a row to the history.
+
+    Raises EqcollapseError if it diverged.
+    """
     cell.epoch += 1
     rate = learning_rate(cell.spec.train.schedule, cell.spec.train.lr, cell.epoch, _epochs(cell))
     for group in cell.optimizer.param_groups:
@@ -96,11 +99,18 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
     for part, batches in (("test", cell.test), ("validation", cell.validation)):
-        if batches is not None:
+        if batches is not None and _is_evaluated(cell):
             row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
     cell.history.append(row)
     _tell(cell, row)
     _check_converged(cell, row)
+
+
+def _is_evaluated(cell: Cell) -> bool:
+    """Say whether the test set is evaluated after this epoch: `train.evaluate`, and always the last."""
+    return (
+        cell.spec.train.evaluate == "every" or cell.epoch in cell.spec.snapshots.epochs or cell.epoch == _epochs(cell)
+    )
 
 
 def descend(cell: Cell, bar: tqdm) -> float:
@@ -212,8 +222,8 @@ def _line(cell: Cell, row: dict) -> str:
     solver = ""
     if "solver_converged" in row:
         solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
-    accuracy = f"test accuracy {row['test_accuracy']:.4f}"
-    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}, {accuracy}{solver}"
+    accuracy = f", test accuracy {row['test_accuracy']:.4f}" if "test_accuracy" in row else ""
+    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}{accuracy}{solver}"
 
 
 def _epochs(cell: Cell) -> int:

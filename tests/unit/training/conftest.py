@@ -39,6 +39,7 @@ def spec() -> dict:
             "loss": "ce",
             "schedule": {"kind": "cosine", "every": 1, "factor": 0.1, "warmup": 1},
             "augment": {"crop": 1, "flip": True},
+            "evaluate": "every",
             "precision": "float32",
             "threads": 1,
             "deterministic": True,

@@ -110,6 +110,19 @@ def test_history_and_snapshots_hold_what_was_asked_for(spec, files, tmp_path):
     assert {name.split("/")[0] for name in snapshots} == {"epoch-000001", "epoch-000003", "epoch-000004"}
 
 
+def test_the_test_set_is_evaluated_at_snapshot_epochs_only_and_at_the_last(spec, files, tmp_path):
+    spec["snapshots"]["epochs"] = [2]
+    written = {}
+    for evaluate in ("every", "snapshots"):
+        spec["train"]["evaluate"] = evaluate
+        folder = tmp_path / evaluate
+        written[evaluate] = run(spec, files, folder)
+        with open(folder / "history.csv", newline="") as stream:
+            evaluated = [int(row["epoch"]) for row in csv.DictReader(stream) if row["test_accuracy"]]
+        assert evaluated == {"every": [1, 2, 3, 4], "snapshots": [2, 4]}[evaluate]
+    assert written["every"]["model.safetensors"] == written["snapshots"]["model.safetensors"]
+
+
 def test_validation_samples_are_measured_and_not_trained_on(spec, files, tmp_path):
     split = files[2].read_text().splitlines()
     files[2].write_text(

@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from eqcollapse.report.config import AccuracyTable, SelectionTable, TheoryTable
-from eqcollapse.report.tables import accuracy, selection, theory
+from eqcollapse.report.config import TableSpec
+from eqcollapse.report.tables import accuracy, selection, solver, theory
 from eqcollapse.runtime.files import write_text
 
 
-def run(spec: AccuracyTable | SelectionTable | TheoryTable, inputs: list[str], outputs: list[str]) -> None:
+def run(spec: TableSpec, inputs: list[str], outputs: list[str]) -> None:
     """Write the table of `spec` from the CSV files `inputs` to `outputs` (csv, md, tex)."""
     numbers, shown, note = KINDS[spec.kind](spec, inputs)
     csv, md, tex = outputs
@@ -16,7 +16,7 @@ def run(spec: AccuracyTable | SelectionTable | TheoryTable, inputs: list[str], o
     write_text(tex, _latex(shown))
 
 
-KINDS = {"accuracy": accuracy.table, "selection": selection.table, "theory": theory.table}
+KINDS = {"accuracy": accuracy.table, "selection": selection.table, "solver": solver.table, "theory": theory.table}
 
 
 def _markdown(shown: pd.DataFrame) -> str:
