@@ -24,7 +24,9 @@ SPEC = {
     "split": "ka1-r2",
     "model": "m",
     "seed": 0,
-    "network": {"width": 4, "stages": 2, "blocks": 1, "head": "explicit", "bias": True},
+    "network": {
+        "channels": None, "stem": "cifar", "width": 4, "stages": 2, "blocks": 1, "head": "explicit", "bias": True,
+    },
     "equilibrium": {
         "layer": "contractive", "hidden": None, "bound": 0.9, "gradient": "implicit", "freeze": True,
         "forward": SOLVER, "backward": SOLVER, "jacobian_penalty": 0.0,

@@ -32,11 +32,14 @@ def build(
 ) -> Classifier:
     """Build the network, drawn by `seed`; `equilibrium` are the settings of its head, if that is one.
 
-    The encoder is drawn first, so that for one seed both models start with the same one.
+    The encoder is drawn first, so that for one seed both models start with the same one. Raises ValueError where
+    images of `channels` channels cannot be brought to `network.channels`: only one channel can be repeated.
     """
+    if network.channels not in (None, channels) and channels != 1:
+        raise ValueError(f"network.channels is {network.channels}, and the images have {channels}; only 1 is repeated")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder(channels, network.width, network.stages, network.blocks)
+        encoder = Encoder(network.channels or channels, network.width, network.stages, network.blocks, network.stem)
         initialise(encoder)
         head = _head(network, equilibrium, encoder.channels_out)
         return Classifier(encoder, head, num_classes, network.bias)

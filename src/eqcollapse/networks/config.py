@@ -13,6 +13,8 @@ Method = Literal["anderson", "broyden", "picard"]
 class Network(Section):
     """Stem, residual stages, head; the width doubles and the image halves from stage to stage."""
 
+    channels: Count | None
+    stem: Literal["cifar", "imagenet"]
     width: Annotated[int, Field(strict=True, ge=1, le=4096)]
     stages: Annotated[int, Field(strict=True, ge=2, le=6)]
     blocks: Annotated[int, Field(strict=True, ge=1, le=100)]

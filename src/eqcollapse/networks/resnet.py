@@ -1,13 +1,17 @@
-"""The CIFAR ResNet in two halves: an encoder and an explicit head.
+"""The ResNet in two halves: an encoder and an explicit head.
 
 He et al. 2016, section 4.2, with the channels of the ImageNet ResNet-18: at width 64 with four stages of two blocks,
-encoder, explicit head and classifier are torchvision's ResNet-18 with a 3x3 stem of stride 1 and no max-pooling.
+encoder, explicit head and classifier are torchvision's ResNet-18; its stem is either CIFAR's, one 3x3 convolution of
+stride 1, or ImageNet's, 7x7 of stride 2 and max-pooling.
 """
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
+
+STEMS = {"cifar": (3, 1), "imagenet": (7, 2)}
+"""Kernel and stride of the first convolution; `imagenet` has max-pooling (3x3, stride 2) after it."""
 
 
 class BasicBlock(nn.Module):
@@ -38,12 +42,18 @@ def residual_stage(channels_in: int, channels_out: int, blocks: int, stride: int
 
 
 class Encoder(nn.Module):
-    """Stem and all stages but the last: images N×channels×H×W -> H0, N×`channels_out`×H/2^(stages-2)×W/2^(stages-2)."""
+    """Stem and all stages but the last: images N×C×H×W -> H0, N×`channels_out`×H/s×W/s.
 
-    def __init__(self, channels: int, width: int, stages: int, blocks: int):
+    s is 2^(stages-2), and four times that with the stem `imagenet`. C is `channels`, or 1: one is then repeated.
+    """
+
+    def __init__(self, channels: int, width: int, stages: int, blocks: int, stem: str = "cifar"):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.channels = channels
+        kernel, stride = STEMS[stem]
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
         widths = [width, *(width << stage for stage in range(stages - 1))]
         self.stages = nn.Sequential(
             *(residual_stage(before, after, blocks, 1 if before == after else 2) for before, after in pairwise(widths))
@@ -52,7 +62,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return H0."""
-        return self.stages(relu(self.bn1(self.conv1(x))))
+        x = x.expand(-1, self.channels, -1, -1)
+        return self.stages(self.maxpool(relu(self.bn1(self.conv1(x)))))
 
 
 class ExplicitHead(nn.Module):

@@ -13,14 +13,15 @@ CAPTIONS = {
     "samples that did not converge in training or evaluation (dotted: 1 %), residual, and spectral radius of df/dz at "
     "equilibria (dotted: 1). Not in the paper.",
     r"figure-5": "Paper B, figure 5: NC1, NC2, NC3 at the stages of ResNets, beside the ReLU UFM of figure 4.",
-    r"figure-theory": "The layer-peeled models of paper A over R: descents, and exact minima where they are known.",
+    r"figure-theory(-.+)?": "The layer-peeled models of paper A over R{0}: descents, and exact minima where they are "
+    "known.",
     r"figure-low-rank": "Runs of a deep ReLU UFM that end below full collapse (bold: the lowest). Not in the paper.",
     r"figure-(\d)(-.+)?": "Paper B, figure {0}{1}: loss, NC1, NC2, NC3 of gradient descent; dotted: the closed form.",
     r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
     r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance (a split kaA-rR has A "
     "majority classes and R times fewer samples in the others), mean ± 95 % interval. Differences are paired by seed.",
-    r"solver": "Test accuracy (%) of the DEQ of the last epoch with its solver as trained, skipped (z = f(0, x)), and run "
-    "to a relative residual of 1e-8, mean ± 95 % interval. Not in the paper.",
+    r"solver": "Test accuracy (%) of the DEQ of the last epoch with its solver as trained, skipped (z = f(0, x)), and "
+    "run to a relative residual of 1e-8, mean ± 95 % interval. Not in the paper.",
     r"selection": "Models by their accuracy on the validation share of the training set. Not in the paper.",
     r"theory": "Minima reached by gradient descent against closed forms.",
 }

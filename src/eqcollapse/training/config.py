@@ -32,7 +32,7 @@ class Train(Section):
     lr: Positive
     momentum: Share
     weight_decay: NonNegative
-    loss: Literal["ce", "mse"]
+    loss: Literal["ce", "mse", "mse-mean"]
     schedule: Schedule
     augment: Augment
     evaluate: Literal["snapshots", "every"]

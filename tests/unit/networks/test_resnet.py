@@ -25,7 +25,16 @@ EQUILIBRIUM = Equilibrium.model_validate(
 
 
 def settings(head: str = "explicit", **network) -> tuple[Network, Equilibrium | None]:
-    chosen = {"width": 64, "stages": 4, "blocks": 2, "head": head, "bias": True, **network}
+    chosen = {
+        "channels": None,
+        "stem": "cifar",
+        "width": 64,
+        "stages": 4,
+        "blocks": 2,
+        "head": head,
+        "bias": True,
+        **network,
+    }
     return Network.model_validate(chosen), EQUILIBRIUM if head == "equilibrium" else None
 
 
@@ -48,17 +57,27 @@ def torchvision_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_it_is_the_function_of_torchvisions_resnet18(training):
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_it_is_the_function_of_torchvisions_resnet18(training, stem):
     theirs = resnet18(num_classes=10)
-    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    theirs.maxpool = nn.Identity()
-    ours = build(*settings(), channels=3, num_classes=10, seed=0)
+    if stem == "cifar":
+        theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        theirs.maxpool = nn.Identity()
+    ours = build(*settings(stem=stem), channels=3, num_classes=10, seed=0)
     weights = theirs.state_dict()
     ours.load_state_dict({name: weights[torchvision_name(name)] for name in ours.state_dict()})
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     ours, theirs = ours.double().train(training), theirs.double().train(training)
     with torch.no_grad():
         torch.testing.assert_close(ours(images.double()), theirs(images.double()), rtol=1e-12, atol=1e-12)
+
+
+def test_grey_images_are_repeated_to_the_channels_asked_for():
+    network = build(*settings(channels=3, width=8), channels=1, num_classes=10, seed=0).eval()
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images), network(images.repeat(1, 3, 1, 1)), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"network\.channels is 3, and the images have 2"):
+        build(*settings(channels=3), channels=2, num_classes=10, seed=0)
 
 
 def test_both_models_start_with_the_same_encoder():

@@ -135,7 +135,7 @@ def test_what_is_no_params_file_is_refused(tmp_path, text):
 
 
 def test_numbers_as_yaml_1_2_writes_them(content):
-    text = yaml.safe_dump(content).replace("lr: 0.05", "lr: 5e-2")
+    text = yaml.safe_dump(content).replace("lr: 0.1\n", "lr: 5e-2\n", 1)
     assert yaml.safe_load(text)["train"]["lr"] == "5e-2"  # what PyYAML makes of it
     assert parse(yaml.safe_load(text)).train.lr == 0.05
 

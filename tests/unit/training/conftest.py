@@ -18,7 +18,15 @@ def spec() -> dict:
         "split": "ka1-r2",
         "model": "deq",
         "seed": 0,
-        "network": {"width": 8, "stages": 2, "blocks": 1, "head": "equilibrium", "bias": True},
+        "network": {
+            "channels": None,
+            "stem": "cifar",
+            "width": 8,
+            "stages": 2,
+            "blocks": 1,
+            "head": "equilibrium",
+            "bias": True,
+        },
         "equilibrium": {
             "layer": "contractive",
             "hidden": None,

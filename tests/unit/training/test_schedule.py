@@ -5,7 +5,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from eqcollapse.training.config import Schedule
-from eqcollapse.training.losses import squared_error
+from eqcollapse.training.losses import mean_squared_error, squared_error
 from eqcollapse.training.schedule import learning_rate
 
 EPOCHS = 20
@@ -49,3 +49,10 @@ def test_squared_error_is_paper_bs():
     labels = torch.tensor([0, 1])
     expected = ((logits.T - torch.eye(2)[:, labels]) ** 2).sum() / (2 * 2)
     assert squared_error(logits, labels) == pytest.approx(expected.item())
+
+
+def test_mean_squared_error_is_the_mean_over_all_entries():
+    logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
+    targets = torch.eye(4)[labels]
+    assert mean_squared_error(logits, labels) == pytest.approx(((logits - targets) ** 2).sum().item() / 24)
+    assert mean_squared_error(logits, labels) == pytest.approx(2 / 4 * squared_error(logits, labels).item())
