@@ -16,13 +16,18 @@ help: ## list the targets
 
 setup: $(VENV)/complete ## set up .venv from requirements.lock (a few minutes, some 6 GB)
 
-$(VENV)/complete: requirements.lock
+$(VENV)/packages: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Setting up $(VENV) from requirements.lock: some 6 GB, a few minutes."
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "eqcollapse.pth").write_text(str(pathlib.Path("src").resolve()) + "\n")'
+	@touch $@
+
+# The program eqcollapse, which runs the code in src/; and no absolute path, so that the folder can be moved and copied.
+$(VENV)/complete: $(VENV)/packages pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m eqcollapse.pipeline.environment
 	@touch $@
 
 run: $(VENV)/complete ## make every table and figure of the study in params.yaml
@@ -70,8 +75,8 @@ bench-gpu: $(VENV)/complete .cache/torchdeq ## the tests that need a GPU, and tr
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $@ \
 		-r benchmarks/requirements.lock
 
-lock: ## write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
+lock: ## write requirements.lock anew, keeping the versions that are in it (needs uv)
+	uv pip compile pyproject.toml --extra audit --extra slurm --extra test --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --output-file requirements.lock
 	uv pip compile benchmarks/requirements.in --no-deps --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --quiet --output-file benchmarks/requirements.lock

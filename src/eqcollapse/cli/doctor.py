@@ -65,7 +65,7 @@ Looks = Iterator[tuple[str, ...]]
 
 def _bare() -> Looks:
     yield OK, f"Python {'.'.join(map(str, sys.version_info[:3]))}"  # an older one stops at the import
-    for package in ("torch", "torchvision", "snakemake", "pydantic"):
+    for package in ("torch", "snakemake", "pydantic"):
         yield _installed(package, "make setup")
     yield _code()
     yield from _disk()
