@@ -62,3 +62,18 @@ def test_the_version_has_one_source():
 def test_the_lock_holds_what_the_package_asks_for():
     locked = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
     assert declared("pipeline", "audit", "slurm", "test") - {"eqcollapse"} <= locked
+
+
+@pytest.mark.parametrize("library", sorted(BASE))
+def test_a_library_imports_nothing_else_of_ours(library):
+    for path in (PACKAGE / library).glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [("", f"eqcollapse.{library}", "eqcollapse")[min(node.level, 2)] or node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                ours = name == "eqcollapse" or name.startswith("eqcollapse.")
+                assert not ours or name.split(".")[1:2] == [library], f"{path}:{node.lineno}"
