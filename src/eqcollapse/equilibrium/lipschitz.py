@@ -5,8 +5,10 @@ and its Frobenius norm taken, which approaches from above: ||A|| <= ||(A A^*)^(2
 large by at most rank^(1 / 2^(s+2)) (Delattre et al. 2023). A convolution is first turned into its symbol.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
+from functools import cache, reduce
 
 import torch
 from torch import Tensor
@@ -76,40 +78,64 @@ def conv_norm_bound(kernel: Tensor, size: tuple[int, int], squarings: int = SQUA
 
 
 def _symbol_bound(kernel: Tensor, size: tuple[int, int], squarings: int) -> Tensor:
-    rows = _Axis(kernel.shape[-2], size[0])
-    columns = _Axis(kernel.shape[-1], size[1])
+    rows = _Axis.of(kernel.shape[-2], size[0])
+    columns = _Axis.of(kernel.shape[-1], size[1])
     kernel = kernel[..., rows.reach, columns.reach]
     taps = kernel.permute(2, 3, 0, 1).reshape(-1, kernel.shape[0] * kernel.shape[1])
-    phases = _phases(rows, columns, kernel.device).to(taps.dtype.to_complex())
+    phases = (_kept_phases if kernel.device.type == "cpu" else _phases)(rows, columns, kernel.device)
+    phases = phases.to(taps.dtype.to_complex())
 
     def symbol(waves: Tensor) -> Tensor:
         return (waves @ taps.to(waves.dtype)).unflatten(-1, kernel.shape[:2])
 
     with torch.no_grad():
-        worst = _gram_bound(symbol(phases), squarings).argmax()
-    return _gram_bound(symbol(phases.index_select(0, worst.unsqueeze(0))), squarings)[0] * (
-        rows.oversampling * columns.oversampling
-    )
+        found = _Powers.of(symbol(phases), squarings)
+        worst = found.bound.argmax().unsqueeze(0)
+    at_worst = symbol(phases.index_select(0, worst))
+    return _GramBound.apply(at_worst, found.at(worst))[0] * (rows.oversampling * columns.oversampling)
 
 
 def _dense(kernel: Tensor, size: tuple[int, int]) -> Tensor:
-    """The operator as a matrix, one row an input pixel (and so transposed)."""
-    inputs = kernel.shape[1] * size[0] * size[1]
-    basis = torch.eye(inputs, dtype=kernel.dtype, device=kernel.device).view(inputs, kernel.shape[1], *size)
-    return F.conv2d(basis, kernel, padding=(kernel.shape[-2] // 2, kernel.shape[-1] // 2)).flatten(1)
+    """The operator as a matrix (out H W, in H W): of each output pixel, the taps that its input pixels meet."""
+    centre = [max(taps // 2, length - 1) for taps, length in zip(kernel.shape[2:], size, strict=True)]
+    rows, columns = (middle - taps // 2 for middle, taps in zip(centre, kernel.shape[2:], strict=True))
+    padded = F.pad(kernel, (columns, columns, rows, rows))
+    pixels = itertools.product(
+        *(range(middle, middle - length, -1) for middle, length in zip(centre, size, strict=True))
+    )
+    blocks = [padded[..., row : row + size[0], column : column + size[1]] for row, column in pixels]
+    return torch.cat(blocks).flatten(1)
 
 
+@dataclass(frozen=True)
 class _Axis:
     """One axis of a convolution: the taps that count, the torus' length, the price of sampling it."""
 
-    def __init__(self, taps: int, size: int) -> None:
+    taps: int
+    radius: int
+    length: int
+    oversampling: float
+
+    @classmethod
+    def of(cls, taps: int, size: int) -> "_Axis":
+        """The axis of a kernel of so many taps on an image of so many pixels."""
         radius = min(taps // 2, size - 1)
-        self.radius = radius
-        self.reach = slice(taps // 2 - radius, taps // 2 + radius + 1)
         grid = max(GRID, 4 * radius)  # below 2 r + 1 samples a polynomial is not held at all
-        self.exact = size + radius <= grid
-        self.length = size + radius if self.exact else grid
-        self.oversampling = 1.0 if self.exact else 1 / math.cos(math.pi * radius / grid)
+        exact = size + radius <= grid
+        length = size + radius if exact else grid
+        oversampling = 1.0 if exact else 1 / math.cos(math.pi * radius / grid)
+        return cls(taps, radius, length, oversampling)
+
+    @property
+    def reach(self) -> slice:
+        """The taps that count."""
+        return slice(self.taps // 2 - self.radius, self.taps // 2 + self.radius + 1)
+
+
+@cache
+@torch.inference_mode(False)  # a tensor made in that mode could not be used outside it
+def _kept_phases(rows: _Axis, columns: _Axis, device: torch.device) -> Tensor:
+    return _phases(rows, columns, device)
 
 
 def _phases(rows: _Axis, columns: _Axis, device: torch.device) -> Tensor:
@@ -128,28 +154,91 @@ def _phases(rows: _Axis, columns: _Axis, device: torch.device) -> Tensor:
 
 def _gram_bound(matrices: Tensor, squarings: int) -> Tensor:
     """The bound of each of `matrices` (..., m, n), real or complex."""
-    if matrices.shape[-2] > matrices.shape[-1]:
-        matrices = matrices.mH
-    # The bound is homogeneous: constants here change no gradient. A power of two first, for squares to stay in range.
-    unit = _power_of_two(matrices.detach().abs().amax((-2, -1)))
-    matrices = matrices / unit[..., None, None]
-    scale = _frobenius(matrices).detach()
-    matrices = matrices / scale[..., None, None]
-    gram = matrices @ matrices.mH
-    logarithm: Tensor | float = 0.0
-    for power in range(squarings):
-        norm = _frobenius(gram)
-        logarithm = logarithm + norm.log() / 2**power
-        gram = gram / norm[..., None, None]
-        gram = gram @ gram
-    logarithm = logarithm + _frobenius(gram).log() / 2**squarings
-    return (logarithm / 2).exp() * scale * unit * (1 + ROUNDING)
+    return _GramBound.apply(matrices, _Powers.of(matrices.detach(), squarings))
 
 
-def _power_of_two(size: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Powers:
+    """Matrices A (..., m, n) with the bounds of their norms, and the powers that these come from.
+
+    Attributes:
+        matrices: A, or A^* where that is wider, over `unit`.
+        unit: (...), a power of two that keeps squares in range.
+        grams: G = A A^*, G^2, G^4, ..., G^(2^s), each over a positive number.
+        bound: (...), ||G^(2^s)||_F^(1 / 2^(s+1)), of A as it was.
+    """
+
+    matrices: Tensor
+    unit: Tensor
+    grams: list[Tensor]
+    bound: Tensor
+
+    @classmethod
+    def of(cls, matrices: Tensor, squarings: int) -> "_Powers":
+        """Square the Gram matrices of `matrices` `squarings` times."""
+        unit = _power_of_two(matrices.detach())
+        matrices = _wide(matrices * unit.reciprocal()[..., None, None])
+        grams = [matrices @ matrices.mH]
+        logarithm: Tensor | float = 0.0
+        for power in range(squarings):
+            norm = _frobenius(grams[-1])
+            logarithm = logarithm + norm.log() / 2**power
+            grams[-1] = grams[-1] * norm.reciprocal()[..., None, None]
+            grams.append(grams[-1] @ grams[-1])
+        logarithm = logarithm + _frobenius(grams[-1]).log() / 2**squarings
+        return cls(matrices, unit, grams, (logarithm / 2).exp() * unit * (1 + ROUNDING))
+
+    def at(self, index: Tensor) -> "_Powers":
+        """Those of the matrices at `index`, of a batch of matrices."""
+        matrices, unit, bound, *grams = (
+            part.index_select(0, index) for part in (self.matrices, self.unit, self.bound, *self.grams)
+        )
+        return _Powers(matrices, unit, grams, bound)
+
+
+class _GramBound(torch.autograd.Function):
+    """The bound b of A as a function of A, with its gradient in closed form; both are zero at zero.
+
+    b^(2 q) = tr G^q with q = 2^(s+1), so db/dA = b P A / tr(P A A^*) with P = G^(q - 1), the product of all the powers
+    that there are. A factor in any of them cancels, and so does a unit of A.
+    """
+
+    @staticmethod
+    def forward(ctx, matrices: Tensor, powers: _Powers) -> Tensor:
+        ctx.powers = powers
+        ctx.save_for_backward(matrices)
+        return powers.bound.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None]:
+        (matrices,) = ctx.saved_tensors
+        powers = ctx.powers
+        if torch.is_grad_enabled():  # true exactly under create_graph: the gradient then has a graph itself
+            powers = _Powers.of(matrices, len(powers.grams) - 1)
+        product = reduce(torch.matmul, powers.grams) @ powers.matrices
+        trace = _not_zero((product * powers.matrices.conj()).real.sum((-2, -1)))
+        gradient = product * (cotangent * powers.bound / powers.unit / trace)[..., None, None]
+        return (gradient if gradient.shape == matrices.shape else gradient.mH), None
+
+
+def _wide(matrices: Tensor) -> Tensor:
+    return matrices.mH if matrices.shape[-2] > matrices.shape[-1] else matrices
+
+
+def _power_of_two(matrices: Tensor) -> Tensor:
+    """A power of two (...) near the largest entry of matrices (..., m, n)."""
+    size = _not_zero(_parts(matrices).abs().amax((-3, -2, -1)))
     return torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent)
 
 
 def _frobenius(matrices: Tensor) -> Tensor:
-    norm = torch.linalg.matrix_norm(matrices)
-    return norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return _not_zero(torch.linalg.vector_norm(_parts(matrices), dim=(-3, -2, -1)))
+
+
+def _parts(matrices: Tensor) -> Tensor:
+    """Real and imaginary parts (..., m, n, 2 or 1): of complex numbers, norms take many times longer."""
+    return torch.view_as_real(matrices.resolve_conj()) if matrices.is_complex() else matrices.unsqueeze(-1)
+
+
+def _not_zero(size: Tensor) -> Tensor:
+    return size.clamp_min(torch.finfo(size.dtype).tiny)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F  # noqa: N812
 
 from eqcollapse.equilibrium import (
@@ -144,10 +144,47 @@ def test_a_zero_kernel_has_finite_gradients(size):
     assert layer.kernel1.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("size", [(2, 2), (4, 3), (16, 16)])
-def test_gradient_of_the_conv_bound(size):
-    kernel = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert gradcheck(lambda kernel: conv_norm_bound(kernel, size), (kernel.requires_grad_(),))
+@pytest.mark.parametrize("channels", [(3, 2), (2, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 3), (16, 16)])
+def test_gradients_of_the_conv_bound_are_those_of_finite_differences(channels, size):
+    kernel = torch.randn(*channels, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel.requires_grad_()
+    assert gradcheck(lambda kernel: conv_norm_bound(kernel, size), (kernel,))
+    assert gradgradcheck(lambda kernel: conv_norm_bound(kernel, size), (kernel,))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (1, 4)])
+def test_gradients_of_the_matrix_bound_are_those_of_finite_differences(shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    assert gradcheck(matrix_norm_bound, (matrix,))
+    assert gradgradcheck(matrix_norm_bound, (matrix,))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (7, 7)])
+def test_the_gradient_in_float32_is_that_in_float64(size):
+    kernel = torch.randn(16, 24, 3, 3, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-30, 1.0, 1e30):  # the gradient of a norm does not depend on the scale
+        single, double = (scale * kernel).requires_grad_(), kernel.double().requires_grad_()
+        for leaf in (single, double):
+            conv_norm_bound(leaf, size).backward()
+        torch.testing.assert_close(single.grad.double(), double.grad, rtol=0, atol=1e-5 * double.grad.norm().item())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (4, 1), (1, 3)])
+@pytest.mark.parametrize("taps", [(1, 1), (3, 3), (5, 3), (9, 1)])
+def test_the_bound_on_few_pixels_is_that_of_the_operator_written_out(taps, size):
+    kernel = torch.randn(3, 2, *taps, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(conv_norm_bound(kernel, size), matrix_norm_bound(operator(kernel, size)))
+
+
+def test_a_bound_in_inference_mode_does_not_keep_later_ones_from_their_gradients():
+    kernel = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with torch.inference_mode():
+        expected = conv_norm_bound(kernel, (6, 5)).item()  # the first of this size
+    bound = conv_norm_bound(kernel, (6, 5))
+    bound.backward()
+    assert bound.item() == pytest.approx(expected)
+    assert kernel.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 4), (5, 3)])
