@@ -68,12 +68,13 @@ class ContractiveConv(nn.Module):
         self.norm = nn.GroupNorm(groups, hidden)
         self.kernel1 = nn.Parameter(torch.empty(hidden, channels, 3, 3))
         self.kernel2 = nn.Parameter(torch.empty(channels, hidden, 3, 3))
+        self._kept = _Kept()
         for kernel in (self.inject.weight, self.kernel1, self.kernel2):
             nn.init.kaiming_normal_(kernel)
 
     def bind(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Compute for x (B, C, H, W) what z does not change; return z -> f(z, x)."""
-        kernel1, kernel2 = self.operators(x.shape[-2:])
+        kernel1, kernel2 = self._operators(x.shape[-2:])
         injected = self.norm(self.inject(x))
 
         def f(z: Tensor) -> Tensor:
@@ -91,6 +92,12 @@ class ContractiveConv(nn.Module):
         return tuple(
             _scaled(kernel, conv_norm_bound(kernel, size), self.bound**0.5) for kernel in (self.kernel1, self.kernel2)
         )
+
+    def _operators(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The same; without gradients they are computed once for the weights as they are."""
+        if torch.is_grad_enabled():
+            return self.operators(size)
+        return self._kept.get((self.kernel1, self.kernel2), tuple(size), self.operators)
 
     @torch.no_grad()
     def contraction(self, size: tuple[int, int]) -> Contraction:
@@ -138,6 +145,37 @@ class LinearEquilibrium(nn.Module):
         """How much of the bound is used."""
         weight = self.weight
         return Contraction(self.bound, matrix_norm_bound(weight).item(), torch.linalg.matrix_norm(weight, ord=2).item())
+
+
+class _Kept:
+    """What was last computed from some weights, for as long as their values stay.
+
+    Values are compared, not version counters: a write through `.data`, as some optimisers and averages of weights make,
+    counts nowhere. Nothing is kept in inference mode or in a captured or compiled graph: their tensors stay inside.
+    """
+
+    def __init__(self) -> None:
+        self._entry: tuple | None = None
+
+    def get(self, weights: tuple[Tensor, ...], size: tuple[int, int], compute: Callable) -> tuple[Tensor, ...]:
+        """Return compute(size), from the last time if `size` and all `weights` are those of then."""
+        if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or _captured(weights[0].device):
+            return compute(size)
+        entry = self._entry
+        if entry is None or entry[0] != size or not all(map(_same, entry[1], weights)):
+            entry = self._entry = size, [weight.clone() for weight in weights], compute(size)
+        return entry[2]
+
+    def __deepcopy__(self, memo: dict) -> "_Kept":
+        return _Kept()
+
+
+def _captured(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _same(kept: Tensor, weight: Tensor) -> bool:
+    return kept.dtype == weight.dtype and kept.device == weight.device and torch.equal(kept, weight)
 
 
 def _contractive(bound: float) -> float:

@@ -42,6 +42,53 @@ def test_bound_is_computed_once_a_solve(monkeypatch):
     assert calls == [(4, 4)]
 
 
+def test_without_gradients_the_bound_is_computed_once_for_the_same_weights(monkeypatch):
+    calls = []
+    torch.manual_seed(0)
+    layer, x = ContractiveConv(8), torch.randn(2, 8, 4, 4)
+    operators = layer.operators
+    monkeypatch.setattr(layer, "operators", lambda size: calls.append(size) or operators(size))
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.equal(layer(x, x), layer.requires_grad_(False)(x, x))
+    assert calls == [(4, 4)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.kernel1.mul_(-2),
+        lambda layer: layer.kernel1.data.mul_(-2),  # changes no version counter
+        lambda layer: setattr(layer.kernel2, "data", -layer.kernel2.data),
+        lambda layer: layer.load_state_dict({**layer.state_dict(), "kernel2": -layer.kernel2}),
+        lambda layer: layer.double(),
+    ],
+)
+def test_changed_weights_have_another_bound(change):
+    torch.manual_seed(0)
+    layer, x = ContractiveConv(8), torch.randn(2, 8, 4, 4)
+    with torch.no_grad():
+        before = layer(x, x)
+        change(layer)
+        x = x.to(layer.kernel1.dtype)
+        after = layer(x, x)
+        fresh = ContractiveConv(8).to(x.dtype)
+        fresh.load_state_dict(layer.state_dict())
+        assert torch.equal(after, fresh(x, x))
+        assert after.dtype != before.dtype or not torch.equal(after, before)
+        assert torch.equal(layer(x[..., :3], x[..., :3]), fresh(x[..., :3], x[..., :3]))
+
+
+def test_what_is_kept_in_inference_mode_does_not_keep_from_gradients():
+    torch.manual_seed(0)
+    equilibrium, x = Equilibrium(ContractiveConv(8)), torch.randn(2, 8, 4, 4)
+    with torch.inference_mode():
+        equilibrium(x)
+    with torch.no_grad():
+        assert equilibrium.spectral_radius(x).isfinite().all()
+    equilibrium(x).sum().backward()
+
+
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 6)])
 def test_linear_equilibrium_is_the_closed_form(shape):
     torch.manual_seed(0)
