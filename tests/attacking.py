@@ -18,8 +18,8 @@ FIGURE = "results/figures/a-figure-3-digits.svg"
 TABLE = "results/tables/a-table-1.csv"
 RUN = "results/runs/digits/balanced/explicit/seed-0@*"
 OTHER_RUN = "results/runs/digits/balanced/deq/seed-0@*"
-SPLIT = "results/splits/digits/balanced@*.csv"
-OTHER_SPLIT = "results/splits/digits/ka3-r10@*.csv"
+SPLIT = "results/splits/digits/balanced/seed-0@*.csv"
+OTHER_SPLIT = "results/splits/digits/ka3-r10/seed-0@*.csv"
 DATA = "resources/datasets/digits@*"
 
 

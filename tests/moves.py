@@ -104,7 +104,7 @@ def _others(value: Any, content: Mapping[str, Any]) -> Iterator[Any]:
     elif isinstance(value, int | float):
         yield from (value + 1, value - 1, value * 2, value / 2, 0.5, 0.25)
     elif isinstance(value, str):
-        yield from (*_choices(), "0" * 64, value + "x")
+        yield from (*_choices(), "0" * 64, value + "x", 1)
     elif isinstance(value, list):
         yield from (value[:1], value[1:], value[::-1])
         yield from ([*value, item] for item in (*content["models"], *content["datasets"], "balanced", "ka2-r20"))

@@ -217,7 +217,7 @@ def test_a_result_changed_by_hand_is_not_recorded(study):
 
 def test_a_cell_that_was_made_from_another_split_is_not_recorded(study):
     """As where a file was made anew, by another version of something, and came out otherwise."""
-    split = next((study.folder / "results/splits").rglob("balanced@*.csv"))
+    split = next((study.folder / "results/splits").rglob("balanced/seed-*.csv"))
     split.write_text("".join(split.read_text().splitlines(keepends=True)[:-1]))
     record = split.with_name(f"{split.name}.provenance.json")
     content = json.loads(record.read_text())

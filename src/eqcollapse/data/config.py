@@ -43,12 +43,16 @@ class DatasetSpec(_Images):
 
 
 class Splits(Section):
-    """The imbalances: KA majority classes of n_A samples, the others of n_A / R."""
+    """The imbalances: KA majority classes of n_A samples, the others of n_A / R.
+
+    `seed` draws the samples (and, if these are random, the majority classes): "run", the seed of the run that trains on
+    the split, or one number for all runs.
+    """
 
     majority: Annotated[list[Count], Field(min_length=1)]
     ratios: Annotated[list[Ratio], Field(min_length=1)]
     majority_classes: Literal["first", "random"] | list[Natural]
-    seed: Natural
+    seed: Literal["run"] | Natural
     validation: Share
 
 

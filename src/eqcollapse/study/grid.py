@@ -29,6 +29,7 @@ SCARCE = 10_000_000
 """Bytes; with less, a disk is as good as full."""
 
 RUN_FILES = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
+SPLIT_FILE = "results/splits/{dataset}/{split}/seed-{seed}@{digest}.csv"
 RUN = "results/runs/{dataset}/{split}/{model}/seed-{seed}@{digest}"
 COLLAPSE = "results/metrics/collapse.csv"
 ACCURACY = "results/metrics/accuracy.csv"
@@ -67,6 +68,10 @@ class Study:
             raise EqcollapseError(
                 f"{path} is not in the study of params.yaml and the source as they are now: see `snakemake -n`"
             ) from None
+
+    def split_path(self, wildcards: Any) -> str:
+        """Return the file of the split that these wildcards name."""
+        return SPLIT_FILE.format(**{name: getattr(wildcards, name) for name in ("dataset", "split", "seed", "digest")})
 
     def run_path(self, wildcards: Any) -> str:
         """Return the folder of the run that these wildcards name."""
@@ -124,9 +129,11 @@ class Study:
         files = ["{path}/train.safetensors", "{path}/test.safetensors"]
         return self._put(planned("data", spec, self.code, path=f"resources/datasets/{name}@{{digest}}", files=files))
 
-    def _split(self, data: Job, dataset: str, split: str) -> Job:
+    def _split(self, data: Job, dataset: str, split: str, run_seed: int) -> Job:
+        """Return the split that the runs of `run_seed` train on; those of other seeds may share it."""
         chosen = self.params.splits
         match = SPLIT.match(split)
+        seed = run_seed if chosen.seed == "run" else chosen.seed
         spec = SplitSpec(
             dataset=dataset,
             split=split,
@@ -134,19 +141,19 @@ class Study:
             ratio=float(match["ratio"]) if match else None,
             majority_classes=chosen.majority_classes if match else "first",
             per_class=self.params.datasets[dataset].per_class,
-            seed=chosen.seed,
+            seed=seed,
             validation=chosen.validation,
         )
-        path = f"results/splits/{dataset}/{split}@{{digest}}.csv"
+        path = SPLIT_FILE.format(dataset=dataset, split=split, seed=seed, digest="{digest}")
         return self._put(planned("splits", spec, self.code, upstream=[data], inputs=data.outputs[:1], path=path))
 
     def _plan_runs(self, experiment: Experiment) -> None:
         models = {name: run_settings(self.params.resolved(name)) for name in experiment.models}
         for dataset in experiment.datasets:
             data = self._dataset(dataset)
-            for split in self.params.splits_of(experiment, dataset):
-                part = self._split(data, dataset, split)
-                for (model, settings), seed in product(models.items(), experiment.seeds):
+            for split, seed in product(self.params.splits_of(experiment, dataset), experiment.seeds):
+                part = self._split(data, dataset, split, seed)
+                for model, settings in models.items():
                     cell = {"dataset": dataset, "split": split, "model": model, "seed": seed}
                     path = RUN.format(**cell, digest="{digest}")
                     inputs = [*data.outputs, part.path]

@@ -57,13 +57,17 @@ def shown(value: Any) -> str:
 
 def _key(prefix: str, fault: Mapping[str, Any], tagged: bool) -> str:
     """Return the path of a key, without what pydantic puts into it to tell members of a union apart."""
-    parts = [str(part) for part in fault["loc"][tagged:] if not (isinstance(part, str) and "[" in part)]
+    parts = [str(part) for part in fault["loc"][tagged:] if not _names_a_type(part)]
     if fault["type"] == "unknown_key":
         parts.append(fault["ctx"]["key"])
     if fault["type"].startswith("union_tag"):
         parts.append(TAG)
     path = ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
     return f"{prefix}{path}" if path else prefix.rstrip(".: ")
+
+
+def _names_a_type(part: str | int) -> bool:
+    return isinstance(part, str) and ("[" in part or part == "constrained-int")
 
 
 def _said(fault: Mapping[str, Any]) -> tuple[str, str]:

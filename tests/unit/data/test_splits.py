@@ -1,6 +1,6 @@
 import csv
 import hashlib
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def cases(draw):
         "majority": draw(st.integers(1, len(counts) - 1)),
         "majority_classes": draw(st.sampled_from(["first", "random"])),
         "per_class": draw(st.one_of(st.none(), st.integers(1, 70))),
-        "seed": draw(st.integers(0, 2**32)),
+        "seed": draw(st.integers(0, 2**32 - 1)),
         "validation": draw(st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.9])),
     }
 
@@ -104,6 +104,16 @@ index,label,group,part
 6,0,majority,validation
 8,0,majority,train
 """
+
+
+def test_every_seed_draws_samples_of_its_own_nested_within_it():
+    labels = labels_of([60] * 4)
+    draws = {seed: [rows_of(split_csv(imbalanced(2, r, seed=seed), labels)) for r in (2, 10, 60)] for seed in range(5)}
+    for narrower in draws.values():
+        assert set(narrower[2]) < set(narrower[1]) < set(narrower[0])
+    minorities = {seed: {row[0] for row in wide if row[2] == "minority"} for seed, (wide, *_) in draws.items()}
+    shared = [len(minorities[one] & minorities[other]) for one, other in combinations(minorities, 2)]
+    assert np.mean(shared) == pytest.approx(30, abs=6)  # of 60, as two halves of each class drawn apart have
 
 
 def test_the_seed_matters_and_the_same_seed_does_not():

@@ -63,7 +63,7 @@ def test_what_is_made_is_confirmed(made):
 
 def test_what_is_not_there_is_not_confirmed(made, small):
     content = copy.deepcopy(small)
-    content["splits"]["seed"] = 1
+    content["experiments"]["a"]["seeds"] = [*content["experiments"]["a"]["seeds"], 99]
     with pytest.raises(EqcollapseError, match="is not there, but params"):
         confirm(Study(parse(content)), SPLITS)
 

@@ -91,9 +91,9 @@ def test_a_dropped_seed_leaves_results(folder, content):
     study = plan(content)
     gone, came = sweep(study)
     assert came == 0
-    assert gone == 20 + 1 + 4 + 6 + 1 + 1  # cells, metrics, tables, figures, claims, page
+    assert gone == 2 * 10 + 20 + 1 + 4 + 6 + 1 + 1  # splits with records, cells, metrics, tables, figures, claims, page
     assert not [file for file in tree("results") if "seed-1@" in file]
-    assert len([file for file in tree(".attic") if "seed-1@" in file]) == 20 * 5
+    assert len([file for file in tree(".attic") if "seed-1@" in file]) == 10 * 2 + 20 * 5
 
 
 def test_a_file_with_a_fixed_name_and_another_digest_goes(folder, content):

@@ -44,12 +44,35 @@ def test_the_demo_is_the_full_grid_of_paper_a(content):
     assert {job.path.rpartition("/")[2] for job in jobs["table"].values()} >= {f"a-table-{n}.csv" for n in (1, 2, 3, 4)}
 
 
-def test_a_seed_adds_cells_and_nothing_before_them(content):
+REPORTED = {"collapse": 1, "table": 5, "figure": 5, "claims": 1, "page": 1}
+
+
+def test_a_seed_adds_its_splits_and_cells_and_changes_no_other(content):
     before = paths(content)
     content["experiments"]["a"]["seeds"] = [0, 1]
     after = paths(content)
-    assert changed(before, after) == {"train": 20, "collapse": 1, "table": 5, "figure": 5, "claims": 1, "page": 1}
+    assert changed(before, after) == {"splits": 10, "train": 20, **REPORTED}
     assert before["train"] <= after["train"]
+    assert before["splits"] <= after["splits"]
+
+
+def test_every_run_reads_the_split_of_its_seed_which_both_models_share(content):
+    content["experiments"]["a"]["seeds"] = [0, 7]
+    jobs = study(content).jobs
+    assert len(jobs["splits"]) == 20
+    for job in jobs["train"].values():
+        *_, split = job.inputs
+        assert jobs["splits"][split].spec.seed == job.spec.seed
+        assert split.startswith(f"results/splits/digits/{job.spec.split}/seed-{job.spec.seed}@")
+
+
+def test_one_draw_can_serve_all_seeds(content):
+    content["splits"]["seed"] = 5
+    before = paths(content)
+    content["experiments"]["a"]["seeds"] = [0, 1]
+    after = paths(content)
+    assert changed(before, after) == {"train": 20, **REPORTED}
+    assert {path.rpartition("/")[2].partition("@")[0] for path, _ in after["splits"]} == {"seed-5"}
 
 
 def test_a_ratio_adds_its_splits_and_cells(content):

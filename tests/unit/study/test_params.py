@@ -43,6 +43,8 @@ def put(content: dict, key: str, value: object) -> dict:
         ("splits.majority", [], ["splits.majority", "at least 1"]),
         ("splits.majority_classes", "last", ["splits.majority_classes", "'last'", "'first'"]),
         ("splits.majority_classes", [0, 0, 1], ["splits.majority_classes", "different"]),
+        ("splits.seed", "own", ["splits.seed:", "'own'", "'run'", "integer"]),
+        ("splits.seed", -1, ["splits.seed:", "-1", "'run'", "greater than or equal to 0"]),
         ("splits.validation", 1.0, ["splits.validation", "less than 1"]),
         ("datasets.digits.source", "digitz", ["datasets.digits.source", "'digitz'", "'imagefolder'"]),
         ("datasets.digits.path", "x.tar", ["datasets.digits", "path", "imagefolder"]),
