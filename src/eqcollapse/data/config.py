@@ -57,12 +57,18 @@ class Splits(Section):
 
 
 class SplitSpec(Section):
-    """The spec of a `splits` job: KA and R are null for `balanced`; per_class is the limit of n_A, if there is one."""
+    """The spec of a `splits` job: KA and R are null for `balanced`; per_class is the limit of n_A, if there is one.
+
+    A long tail has an imbalance `factor` in place of KA and R. `draw` says how samples are ranked: by SHA-256, or as
+    LDAM's code shuffles them.
+    """
 
     dataset: Name
     split: str
     majority: Count | None
     ratio: Ratio | None
+    factor: Ratio | None = None
+    draw: Literal["sha256", "ldam"] = "sha256"
     majority_classes: Literal["first", "random"] | list[Natural]
     per_class: Count | None
     seed: Natural
@@ -70,6 +76,10 @@ class SplitSpec(Section):
 
     @model_validator(mode="after")
     def _balanced_or_imbalanced(self) -> "SplitSpec":
-        if {self.split == "balanced"} != {self.majority is None, self.ratio is None}:
-            raise ValueError("majority and ratio: belong to every split but `balanced`, and not to it")
+        kind = self.split.partition("-")[0]
+        even, tailed = kind == "balanced", kind in ("longtail", "ldam")
+        if {even or tailed} != {self.majority is None, self.ratio is None}:
+            raise ValueError("majority and ratio: belong to KA and R, not to `balanced` and long tails")
+        if tailed != (self.factor is not None) or (kind == "ldam") != (self.draw == "ldam"):
+            raise ValueError("factor: belongs to long tails, and draw: ldam to those of LDAM, and to no other split")
         return self

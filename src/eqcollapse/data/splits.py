@@ -1,4 +1,4 @@
-"""Which training samples a cell keeps: balanced, or KA majority and KB minority classes at the ratio R.
+"""Which training samples a cell keeps: balanced, KA majority and KB minority classes at the ratio R, or a long tail.
 
 Every sample has a rank in its class: its place when the class is sorted by SHA-256 of
 `<seed>/<label>/<index>`. The order so depends on nothing but these three integers, whatever the version of
@@ -6,13 +6,20 @@ any library. A split keeps the first n_k samples of each class, so for one seed 
 are among those of a lower one. Sample r (from 0) of a class is for validation if floor((r + 1) v) > floor(r
 v), v the share: of every n kept samples exactly floor(n v) are, and no sample changes its part with the
 ratio.
+
+A long tail has the exponential profile n_k = floor(n IF^(-k / (K - 1))), k = 0 .. K - 1, with the imbalance factor IF
+= n_0 / n_(K - 1). The split `ldam-<IF>` of CIFAR-10 and CIFAR-100 has the very samples of the code of LDAM (Cao et al.
+2019, imbalance_cifar.py): numpy's legacy generator with their `rand_number`, which is 0, shuffles the indices of one
+class after the other, and the first n_k of each stay. numpy promises that this generator's numbers stay as they are.
 """
 
 import csv
 import hashlib
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +32,7 @@ from .config import SplitSpec
 from .store import read_labels
 
 HEADER = ["index", "label", "group", "part"]
-GROUPS = ("balanced", "majority", "minority")
+GROUPS = ("balanced", "majority", "minority", "longtail")
 PARTS = ("train", "validation")
 
 
@@ -35,7 +42,7 @@ class Split:
 
     `indices` (int64, ascending) are the samples to train on, `labels` their labels; `validation` are the
     indices kept for validation. `majority` holds the majority classes, ascending; it is empty for a balanced
-    split.
+    split and for a long tail.
     """
 
     indices: np.ndarray
@@ -67,11 +74,12 @@ def split_csv(spec: SplitSpec, labels: np.ndarray) -> str:
         raise EqcollapseError(f"{spec.dataset}: class {int(counts.argmin())} has no training samples")
     majority = majority_classes(spec, len(counts))
     kept = class_sizes(spec, counts, majority)
+    members = [np.flatnonzero(labels == label) for label in range(len(counts))]
+    orders = (ldam_orders if spec.draw == "ldam" else _orders)(members, spec.seed)
     share = Fraction(str(spec.validation))
     rows = []
-    for label, size in enumerate(kept):
-        order = ranked(np.flatnonzero(labels == label), label, spec.seed)
-        group = "balanced" if spec.majority is None else "majority" if label in majority else "minority"
+    for label, (size, order) in enumerate(zip(kept, orders, strict=True)):
+        group = group_of(spec, label in majority)
         rows += [(index, label, group, part(rank, share)) for rank, index in enumerate(order[:size])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -93,32 +101,81 @@ def majority_classes(spec: SplitSpec, num_classes: int) -> tuple[int, ...]:
             f"majority = {majority}: {spec.dataset} has {num_classes} classes; at most {num_classes - 1}"
         )
     choice = spec.majority_classes
-    if choice == "first":
-        return tuple(range(majority))
-    if choice == "random":
-        order = sorted(range(num_classes), key=lambda label: _digest(spec.seed, "class", label))
-        return tuple(sorted(order[:majority]))
-    chosen = set(choice[:majority])
-    if len(chosen) != majority or not chosen <= set(range(num_classes)):
+    if isinstance(choice, list) and len(choice) < majority:
         raise EqcollapseError(
             f"majority_classes = {choice} of {spec.dataset}: {majority} different labels of "
             f"0..{num_classes - 1} are needed for majority = {majority}"
         )
-    return tuple(sorted(chosen))
+    return tuple(sorted(class_order(spec, num_classes)[:majority]))
+
+
+def class_order(spec: SplitSpec, num_classes: int) -> list[int]:
+    """All labels, the largest classes first: the head of a long tail, or the majority.
+
+    "first": as they are; "random": by SHA-256 of `<seed>/class/<label>`; of a list, the others follow ascending.
+    """
+    choice = spec.majority_classes
+    if choice == "first":
+        return list(range(num_classes))
+    if choice == "random":
+        return sorted(range(num_classes), key=lambda label: _digest(spec.seed, "class", label))
+    if len(set(choice)) != len(choice) or not set(choice) <= set(range(num_classes)):
+        raise EqcollapseError(
+            f"majority_classes = {choice} of {spec.dataset}: different labels of 0..{num_classes - 1} are needed"
+        )
+    return [*choice, *sorted(set(range(num_classes)) - set(choice))]
 
 
 def class_sizes(spec: SplitSpec, counts: np.ndarray, majority: tuple[int, ...]) -> list[int]:
     """How many samples each class keeps: n_A = min(per_class, smallest class) or max(1, round(n_A / R)).
 
-    A half is rounded to the even neighbour, as Python does.
+    A half is rounded to the even neighbour, as Python does. In a long tail n_A is the size of the first class.
     """
     largest = int(counts.min())
     if spec.per_class is not None:
         largest = min(largest, spec.per_class)
+    if spec.factor is not None:
+        sizes = exponential_sizes(largest, len(counts), spec.factor)
+        return [sizes[place] for place in np.argsort(class_order(spec, len(counts)))]
     if spec.majority is None:
         return [largest] * len(counts)
     fewest = max(1, round(Fraction(largest) / Fraction(str(spec.ratio))))
     return [largest if label in majority else fewest for label in range(len(counts))]
+
+
+def exponential_sizes(largest: int, num_classes: int, factor: float) -> list[int]:
+    """The sizes n_k = max(1, floor(n IF^(-k / (K - 1)))) of a long tail: n = `largest`, K = `num_classes`, IF =
+    `factor`.
+
+    In decimals, which are the same on every machine; what is within 1e-30 of a whole number is that number.
+
+    Example:
+        >>> exponential_sizes(5000, 10, 100)
+        [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    """
+    with localcontext(prec=60):
+        powers = [Decimal(str(factor)) ** (-Decimal(k) / max(num_classes - 1, 1)) for k in range(num_classes)]
+        return [max(1, math.floor(largest * power + Decimal("1e-30"))) for power in powers]
+
+
+def group_of(spec: SplitSpec, in_majority: bool) -> str:
+    """The group of a class, one of `GROUPS`."""
+    if spec.factor is not None:
+        return "longtail"
+    return "balanced" if spec.majority is None else "majority" if in_majority else "minority"
+
+
+def ldam_orders(members: Sequence[np.ndarray], seed: int) -> list[list[int]]:
+    """The indices of each class, given ascending, in the order of LDAM's draw; `seed` is its `rand_number`."""
+    generator = np.random.RandomState(seed)
+    orders = [indices.astype(np.int64) for indices in members]
+    for order in orders:
+        generator.shuffle(order)
+    return [order.tolist() for order in orders]
+
+
+def _orders(members: Sequence[np.ndarray], seed: int) -> list[list[int]]:
+    return [ranked(indices, label, seed) for label, indices in enumerate(members)]
 
 
 def ranked(indices: np.ndarray, label: int, seed: int) -> list[int]:

@@ -9,6 +9,7 @@ CAPTIONS = {
     "Means over seeds; bands from the lowest to the highest seed.",
     r"figure-appendix-g-(.+)": "Paper B, appendix G: as figure 5, on {0}.",
     r"figure-appendix-(.+)-ka(\d+)": "Paper A, appendix: as figure 3, for KA = {1}, on {0}.",
+    r"figure-appendix-(.+)-(?:longtail|ldam)": "As figure 3 of paper A, for long tails, on {0}. Not in the paper.",
     r"figure-solver-(.+)": "The DEQ's solver over epochs, on {0}, balanced and at the largest R of each KA: steps, "
     "samples that did not converge in training or evaluation (dotted: 1 %), residual, and spectral radius of df/dz at "
     "equilibria (dotted: 1). Not in the paper.",
@@ -22,6 +23,8 @@ CAPTIONS = {
     "majority classes and R times fewer samples in the others), mean ± 95 % interval. Differences are paired by seed.",
     r"solver": "Test accuracy (%) of the DEQ of the last epoch with its solver as trained, skipped (z = f(0, x)), and "
     "run to a relative residual of 1e-8, mean ± 95 % interval. Not in the paper.",
+    r"table-longtail": "Test accuracy (%) of the last epoch on long tails (longtail-F and ldam-F: the largest class "
+    "has F times the samples of the smallest), mean ± 95 % interval. Differences are paired by seed. Not in the paper.",
     r"selection": "Models by their accuracy on the validation share of the training set. Not in the paper.",
     r"theory": "Minima reached by gradient descent against closed forms.",
 }

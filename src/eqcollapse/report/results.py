@@ -51,10 +51,18 @@ def model_name(model: str) -> str:
     return NAMES.get(model, model)
 
 
+def has_groups(split: str) -> bool:
+    """Return whether the classes of a split are majority or minority: those of a long tail are neither."""
+    return split.startswith("ka")
+
+
 def split_name(split: str) -> str:
-    """Return how titles call a split: `Balanced`, or KA and R."""
+    """Return how titles call a split: `Balanced`, KA and R, or a long tail with its imbalance factor."""
     if split == "balanced":
         return "Balanced"
+    if not has_groups(split):
+        kind, _, factor = split.partition("-")
+        return f"{'LDAM, ' if kind == 'ldam' else 'Long tail, '}IF = {factor}"
     majority, _, ratio = split.removeprefix("ka").partition("-r")
     return f"$K_A$ = {majority}, $R$ = {ratio}"
 

@@ -19,7 +19,7 @@ from eqcollapse.runtime.section import Section
 from eqcollapse.study.fingerprint import code_digest
 from eqcollapse.study.jobs import Job, planned
 from eqcollapse.study.mappings import natural
-from eqcollapse.study.params import SPLIT, Experiment, Params
+from eqcollapse.study.params import LDAM_SEED, LONG_TAIL, SPLIT, Experiment, Params
 from eqcollapse.study.report_plan import report_jobs
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
@@ -132,14 +132,17 @@ class Study:
     def _split(self, data: Job, dataset: str, split: str, run_seed: int) -> Job:
         """Return the split that the runs of `run_seed` train on; those of other seeds may share it."""
         chosen = self.params.splits
-        match = SPLIT.match(split)
-        seed = run_seed if chosen.seed == "run" else chosen.seed
+        match, tail = SPLIT.match(split), LONG_TAIL.match(split)
+        draw = "ldam" if tail and tail["kind"] == "ldam" else "sha256"
+        seed = LDAM_SEED if draw == "ldam" else run_seed if chosen.seed == "run" else chosen.seed
         spec = SplitSpec(
             dataset=dataset,
             split=split,
             majority=int(match["majority"]) if match else None,
             ratio=float(match["ratio"]) if match else None,
-            majority_classes=chosen.majority_classes if match else "first",
+            factor=float(tail["factor"]) if tail else None,
+            draw=draw,
+            majority_classes=chosen.majority_classes if (match or tail) and draw == "sha256" else "first",
             per_class=self.params.datasets[dataset].per_class,
             seed=seed,
             validation=chosen.validation,

@@ -26,6 +26,10 @@ from eqcollapse.training.config import Model, Snapshots, Train
 
 SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
 """The name of an imbalanced split: KA and R."""
+LONG_TAIL = re.compile(r"^(?P<kind>longtail|ldam)-(?P<factor>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
+"""The name of a long tail: its imbalance factor, and whether its samples are those that LDAM's code draws."""
+LDAM_SEED = 0
+"""The `rand_number` of LDAM's code: its samples are the same for every training seed."""
 MOST_CELLS = 20_000
 """Of all experiments together; Snakemake plans some hundred jobs a second."""
 
@@ -217,8 +221,14 @@ def _split_faults(params: Params, where: str, experiment: Experiment, name: str)
     num_classes = _num_classes(params.datasets[name])
     for split in experiment.splits:
         match = SPLIT.match(split)
-        if split not in ("balanced", "imbalanced") and not match:
-            yield f"{where}.splits: {shown(split)} is not allowed: balanced, imbalanced, or one like ka3-r10"
+        if split.startswith("ldam-") and not _is_whole_cifar(params.datasets[name]):
+            yield (
+                f"{where}.splits: {shown(split)} is not allowed for {name}: LDAM draws from cifar10 or cifar100 alone, "
+                "and from all of it: per_class must be null"
+            )
+        elif split not in ("balanced", "imbalanced") and not match and not LONG_TAIL.match(split):
+            yield (f"{where}.splits: {shown(split)} is not allowed: balanced, imbalanced, or one like ka3-r10, "
+                   "longtail-100 or ldam-100")  # fmt: skip
         elif match and int(match["majority"]) >= num_classes:
             yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
 
@@ -243,6 +253,10 @@ def _majority_faults(params: Params):
             for index in classes:
                 if index > last:
                     yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"
+
+
+def _is_whole_cifar(dataset: Dataset) -> bool:
+    return dataset.source in ("cifar10", "cifar100") and dataset.per_class is None
 
 
 def _num_classes(dataset: Dataset) -> int:

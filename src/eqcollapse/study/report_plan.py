@@ -24,7 +24,7 @@ from eqcollapse.report.config import (
 from eqcollapse.runtime.section import Section
 from eqcollapse.study.jobs import Job, planned
 from eqcollapse.study.mappings import leaves, natural
-from eqcollapse.study.params import SPLIT, Experiment, Params
+from eqcollapse.study.params import LONG_TAIL, Experiment, Params
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import UfmExperiment, UfmSpec
 
@@ -82,7 +82,12 @@ class _Report:
         networks = None
         if pairs:
             experiment, pair = pairs[0]
-            networks = Runs(splits=self._splits(experiment), models=pair, seeds=experiment.seeds)
+            # Paper A says nothing about long tails.
+            splits = {
+                dataset: [split for split in names if not LONG_TAIL.match(split)]
+                for dataset, names in self._splits(experiment).items()
+            }
+            networks = Runs(splits=splits, models=pair, seeds=experiment.seeds)
         spec = ClaimsSpec(
             networks=networks,
             stages=sorted({model for each in experiments if each.report == "b" for model in each.models}),
@@ -110,18 +115,21 @@ class _Report:
         )
 
     def _accuracy(self, name: str, experiment: Experiment) -> Iterator[Job]:
-        """Tables A-1 (balanced) and A-2, A-3, A-4 (a table a KA, by R)."""
+        """Tables A-1 (balanced) and A-2, A-3, A-4 (a table a KA, by R), and one of long tails."""
         splits = self._splits(experiment)
         balanced = {dataset: ["balanced"] for dataset, names in splits.items() if "balanced" in names}
-        by_majority = {dataset: _by_majority(names) for dataset, names in splits.items()}
-        chosen = [balanced] + [
-            {dataset: groups[position] for dataset, groups in by_majority.items() if position < len(groups)}
+        tails = {dataset: found for dataset, names in splits.items() if (found := list(filter(LONG_TAIL.match, names)))}
+        by_majority = {dataset: list(_by_kind(names, tails=False).values()) for dataset, names in splits.items()}
+        chosen = {"1": balanced} | {
+            f"{position + 2}": {
+                dataset: groups[position] for dataset, groups in by_majority.items() if position < len(groups)
+            }
             for position in range(max(map(len, by_majority.values())))
-        ]
-        for position, cells in enumerate(chosen):
+        }
+        for number, cells in (chosen | {"longtail": tails}).items():
             if cells:
                 spec = AccuracyTable(kind="accuracy", **_runs(experiment, cells))
-                yield self._of_metrics("table", spec, _files("table", f"{name}-table-{position + 1}"))
+                yield self._of_metrics("table", spec, _files("table", f"{name}-table-{number}"))
 
     def _solver_accuracy(self, name: str, experiment: Experiment) -> Iterator[Job]:
         """Table solver: each DEQ with its solver as trained, skipped, and run to 1e-8."""
@@ -147,13 +155,12 @@ class _Report:
                 yield f"{'.'.join(path)} = {reduce(getattr, path, self.params.resolved(model))}"
 
     def _curves(self, name: str, experiment: Experiment) -> Iterator[Job]:
-        """Figure A-3 (balanced, and the first imbalanced split) and a figure of all R for each KA."""
+        """Figure A-3 (balanced, and the first imbalanced split) and a figure for each KA and kind of long tail."""
         for dataset, names in self._splits(experiment).items():
-            groups = _by_majority(names)
-            first = [split for split in names if split == "balanced"] + [group[0] for group in groups[:1]]
+            groups = _by_kind(names)
+            first = [split for split in names if split == "balanced"] + [group[0] for group in groups.values()][:1]
             shown = {f"{name}-figure-3-{dataset}": first}
-            for group in groups:
-                shown[f"{name}-figure-appendix-{dataset}-{group[0].partition('-')[0]}"] = group
+            shown |= {f"{name}-figure-appendix-{dataset}-{kind}": group for kind, group in groups.items()}
             for title, splits in shown.items():
                 spec = RunsFigure(kind="curves", **_runs(experiment, {dataset: splits}), style=self._style)
                 yield self._of_metrics("figure", spec, _files("figure", title))
@@ -176,7 +183,8 @@ class _Report:
         """Figure A-solver: what the DEQs' solves did over epochs, balanced and the most imbalanced split of each KA."""
         models = self._deqs(experiment)
         for dataset, names in self._splits(experiment).items() if models else []:
-            splits = [split for split in names if split == "balanced"] + [group[-1] for group in _by_majority(names)]
+            largest = [group[-1] for group in _by_kind(names).values()]
+            splits = [split for split in names if split == "balanced"] + largest
             runs = {**_runs(experiment, {dataset: splits}), "models": models}
             spec = RunsFigure(kind="solver", **runs, style=self._style)
             yield self._of_metrics("figure", spec, _files("figure", f"{name}-figure-solver-{dataset}"))
@@ -249,10 +257,10 @@ def _stem(path: str) -> str:
     return path.rpartition("/")[2].partition(".")[0]
 
 
-def _by_majority(splits: list[str]) -> list[list[str]]:
-    """Group imbalanced splits by KA, in their order."""
+def _by_kind(splits: list[str], tails: bool = True) -> dict[str, list[str]]:
+    """Group imbalanced splits in their order: by KA (`ka3`), and, with `tails`, `longtail` and `ldam`."""
     groups: dict[str, list[str]] = {}
     for split in splits:
-        if match := SPLIT.match(split):
-            groups.setdefault(match["majority"], []).append(split)
-    return list(groups.values())
+        if split != "balanced" and (tails or not LONG_TAIL.match(split)):
+            groups.setdefault(split.partition("-")[0], []).append(split)
+    return groups

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from eqcollapse.data.config import SplitSpec
-from eqcollapse.data.splits import read_split, split_csv, write_split
+from eqcollapse.data.splits import exponential_sizes, read_split, split_csv, write_split
 from eqcollapse.data.store import Dataset, write_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 
@@ -80,6 +80,76 @@ def test_counts_groups_and_parts(case, ratio):
         assert len(own) == size
         percent = round(knobs["validation"] * 100)
         assert sum(row[3] == "validation" for row in own) == size * percent // 100
+
+
+def long_tail(factor, kind="longtail", **changes):
+    return spec_of(f"{kind}-{factor}", factor=factor, draw="ldam" if kind == "ldam" else "sha256", **changes)
+
+
+def sizes_of(text):
+    return np.bincount([row[1] for row in rows_of(text)]).tolist()
+
+
+CIFAR_10, CIFAR_100 = (np.random.default_rng(0).permutation(np.arange(50_000) % classes) for classes in (10, 100))
+"""Labels as many as those of CIFAR."""
+
+
+@pytest.mark.parametrize(
+    ("labels", "factor", "head", "last", "total"),
+    [  # Cui et al. 2019, Cao et al. 2019, and all that came after them
+        (CIFAR_10, 10, [5000, 3871, 2997], 500, 20431),
+        (CIFAR_10, 100, [5000, 2997, 1796], 50, 12406),
+        (CIFAR_100, 10, [500, 488, 477], 50, 19573),
+        (CIFAR_100, 100, [500, 477, 455], 5, 10847),
+    ],
+)
+@pytest.mark.parametrize("kind", ["longtail", "ldam"])
+def test_long_tails_of_cifar_have_the_published_sizes(labels, factor, head, last, total, kind):
+    sizes = sizes_of(split_csv(long_tail(factor, kind), labels))
+    assert (sizes[:3], sizes[-1], sum(sizes)) == (head, last, total)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 5, 8, 10, 20, 27, 50, 64, 100, 125, 200, 256, 500, 1000])
+@pytest.mark.parametrize(("largest", "classes"), [(5000, 10), (500, 100)])
+def test_sizes_in_decimals_are_those_of_the_floats_of_ldam(largest, classes, factor):
+    floats = [int(largest * (1 / factor) ** (k / (classes - 1.0))) for k in range(classes)]
+    assert exponential_sizes(largest, classes, factor) == [max(1, size) for size in floats]
+
+
+@pytest.mark.parametrize(("labels", "factor"), [(CIFAR_10, 100), (CIFAR_100, 50)])
+def test_the_samples_of_ldam_are_those_of_numpys_global_generator(labels, factor):
+    """As its code draws them: one seed, then one shuffle a class, of all indices of the class."""
+    np.random.seed(0)
+    expected = []
+    for label, size in enumerate(exponential_sizes(np.bincount(labels)[0], labels.max() + 1, factor)):
+        indices = np.where(labels == label)[0]
+        np.random.shuffle(indices)
+        expected += indices[:size].tolist()
+    assert [row[0] for row in rows_of(split_csv(long_tail(factor, "ldam"), labels))] == sorted(expected)
+
+
+def test_long_tails_are_nested_and_have_no_majority(tmp_path):
+    labels = labels_of([40] * 5)
+    narrow, wide = (set(rows_of(split_csv(long_tail(factor, seed=3), labels))) for factor in (40, 4))
+    assert narrow < wide < {(i, k, "longtail", p) for i, k, _, p in rows_of(split_csv(spec_of(seed=3), labels))}
+    (tmp_path / "split.csv").write_text(split_csv(long_tail(40), labels))
+    assert read_split(tmp_path / "split.csv").majority == ()
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("first", [16, 8, 4, 2, 1]), ([3, 0], [8, 4, 2, 16, 1]), ([4, 3, 2, 1, 0], [1, 2, 4, 8, 16])],
+)
+def test_the_head_of_a_long_tail_can_be_chosen(choice, expected):
+    assert sizes_of(split_csv(long_tail(16, majority_classes=choice), labels_of([16] * 5))) == expected
+
+
+def test_a_random_head_depends_on_the_seed():
+    labels = labels_of([16] * 5)
+    heads = {
+        sizes_of(split_csv(long_tail(16, seed=seed, majority_classes="random"), labels)).index(16) for seed in range(40)
+    }
+    assert heads == {0, 1, 2, 3, 4}
 
 
 def test_the_order_is_that_of_sha256():
@@ -185,6 +255,13 @@ def test_what_the_data_set_cannot_give_is_refused_by_key(spec, named):
         ("ka2-r10", {"majority": 2}, "majority and ratio"),
         ("balanced", {"majority": 2, "ratio": 10}, "majority and ratio"),
         ("ka3-r10", {}, "majority and ratio"),
+        ("longtail-10", {}, "factor"),
+        ("longtail-10", {"factor": 10, "draw": "ldam"}, "draw"),
+        ("ldam-10", {"factor": 10}, "draw"),
+        ("balanced", {"factor": 10}, "factor"),
+        ("ka3-r10", {"majority": 3, "ratio": 10, "factor": 10}, "factor"),
+        ("longtail-10", {"majority": 3, "ratio": 10, "factor": 10}, "majority and ratio"),
+        ("longtail-0.5", {"factor": 0.5}, "factor"),
         ("balanced", {"majority_classes": "last"}, "majority_classes"),
         ("balanced", {"per_class": 0}, "per_class"),
         ("balanced", {"validation": 1.0}, "validation"),

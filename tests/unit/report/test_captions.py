@@ -13,6 +13,8 @@ from eqcollapse.report.captions import caption
         ("b-figure-4", "Paper B, figure 4:"),
         ("b-figure-5", "Paper B, figure 5:"),
         ("a-table-3", "Paper A, table 3"),
+        ("a-table-longtail", "Test accuracy (%) of the last epoch on long tails"),
+        ("a-figure-appendix-cifar10-ldam", "As figure 3 of paper A, for long tails, on cifar10"),
         ("theory", "Minima"),
     ],
 )

@@ -83,6 +83,29 @@ def test_a_ratio_adds_its_splits_and_cells(content):
     assert "data" not in counts
 
 
+def test_long_tails_stand_beside_the_grid_of_paper_a(content):
+    content["datasets"]["cifar10"] = {"source": "cifar10"}
+    content["experiments"]["a"] |= {"datasets": ["cifar10"], "seeds": [0, 1]}
+    content["experiments"]["a"]["splits"] = ["longtail-100", "balanced", "ka3-r10", "ldam-10", "longtail-12.5"]
+    jobs = study(content).jobs
+    specs = {(job.spec.split, job.spec.seed): job.spec for job in jobs["splits"].values()}
+    assert {(split, seed) for split, seed in specs if split.startswith("l")} == {
+        ("longtail-100", 0), ("longtail-100", 1), ("longtail-12.5", 0), ("longtail-12.5", 1), ("ldam-10", 0),
+    }  # fmt: skip
+    assert (specs["longtail-12.5", 1].factor, specs["longtail-12.5", 1].draw) == (12.5, "sha256")
+    assert (specs["ldam-10", 0].factor, specs["ldam-10", 0].draw) == (10, "ldam")
+    tables = {job.path.rpartition("/")[2]: job.spec.splits for job in jobs["table"].values() if "/a-table" in job.path}
+    assert tables == {
+        "a-table-1.csv": {"cifar10": ["balanced"]},
+        "a-table-2.csv": {"cifar10": ["ka3-r10"]},
+        "a-table-longtail.csv": {"cifar10": ["longtail-100", "ldam-10", "longtail-12.5"]},
+    }
+    figures = {job.path.rpartition("/")[2] for job in jobs["figure"].values()}
+    assert {"a-figure-appendix-cifar10-longtail.pdf", "a-figure-appendix-cifar10-ldam.pdf"} <= figures
+    (claims,) = jobs["claims"].values()
+    assert claims.spec.networks.splits == {"cifar10": ["balanced", "ka3-r10"]}
+
+
 def test_runs_are_measured_in_the_order_of_their_numbers(content):
     content["experiments"]["a"]["seeds"] = [10, 2]
     content["splits"]["ratios"] = [100, 2.25, 2.5, 50]

@@ -59,6 +59,8 @@ def put(content: dict, key: str, value: object) -> dict:
         ("experiments", {}, ["experiments", "at least 1"]),
         ("experiments.a.models", [], ["experiments.a.models", "at least 1"]),
         ("experiments.a.models", ["deq", "resnet"], ["experiments.a.models", "'resnet'", "deq"]),
+        ("experiments.a.splits", ["longtail-0"], ["experiments.a.splits", "'longtail-0'", "longtail-100"]),
+        ("experiments.a.splits", ["ldam-100"], ["experiments.a.splits", "'ldam-100'", "digits", "cifar10"]),
         ("experiments.a.datasets", ["svhn"], ["experiments.a.datasets", "'svhn'", "digits"]),
         ("experiments.a.seeds", [0, 0], ["experiments.a.seeds", "2 times"]),
         ("experiments.a.splits", ["ka3"], ["experiments.a.splits", "'ka3'", "ka3-r10"]),

@@ -4,7 +4,7 @@ import pandas as pd
 
 from eqcollapse.report.config import AccuracyTable
 from eqcollapse.report.intervals import estimate, holm, p_text, with_interval
-from eqcollapse.report.results import CONVERGED, chosen, last_epoch, model_name, read, unconverged
+from eqcollapse.report.results import CONVERGED, chosen, has_groups, last_epoch, model_name, read, unconverged
 
 GROUPS = {
     "overall": "test_accuracy",
@@ -44,7 +44,7 @@ def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
         final = last_epoch(chosen(accuracy, dataset, splits, spec))
         for split in splits:
             part = final[final.split == split]
-            groups = GROUPS if split != "balanced" else {"overall": "test_accuracy"}
+            groups = GROUPS if has_groups(split) else {"overall": "test_accuracy"}
             rows += [
                 {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec.models)}
                 for group, column in groups.items()

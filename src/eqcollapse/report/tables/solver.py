@@ -4,7 +4,7 @@ import pandas as pd
 
 from eqcollapse.report.config import SolverTable
 from eqcollapse.report.intervals import estimate, with_interval
-from eqcollapse.report.results import chosen, last_epoch, model_name, read
+from eqcollapse.report.results import chosen, has_groups, last_epoch, model_name, read
 from eqcollapse.report.tables.accuracy import GROUPS
 
 PASSES = {"test": "As trained", "skipped": "Skipped", "solved": "Solved to 1e-8"}
@@ -32,7 +32,7 @@ def solver_table(accuracy: pd.DataFrame, spec: SolverTable) -> pd.DataFrame:
         for split in splits:
             for model in spec.models:
                 part = final[(final.split == split) & (final.model == model)]
-                groups = GROUPS if split != "balanced" else {"overall": "test_accuracy"}
+                groups = GROUPS if has_groups(split) else {"overall": "test_accuracy"}
                 rows += [
                     {"dataset": dataset, "split": split, "model": model, "group": group, **_cells(part, column)}
                     for group, column in groups.items()

@@ -57,6 +57,12 @@ def test_the_last_epoch_of_the_asked_for_seeds(accuracy):
     assert set(table.seeds) == {3}
 
 
+def test_a_long_tail_has_one_row(accuracy):
+    tails = accuracy[accuracy.split == "balanced"].assign(split="longtail-100")
+    spec = SPEC.model_copy(update={"splits": {"digits": ["longtail-100"]}})
+    assert accuracy_table(tails, spec).group.tolist() == ["overall"]
+
+
 def test_differences_are_paired_by_seed(accuracy):
     table = accuracy_table(accuracy, SPEC)
     differences = 100 * np.array([0.02 + 0.01 * seed * 0.02 for seed in range(3)])
