@@ -126,6 +126,16 @@ def test_the_paper_preset_is_planned(project):
     assert jobs["cell"] == 2 * 10 * 2 * 3 + 2 * 2 * 3
 
 
+def test_a_preset_or_the_command_line_can_say_none_and_only(project, tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("theory: null\nexperiments: {only: [b]}\n")
+    words = ["theory=null", "experiments={only: [b]}", "train={epochs: 5, deterministic: true}"]
+    for command in (["--configfile", str(preset)], ["--config", *words]):
+        jobs = project.planned(*command)
+        assert "experiment" not in jobs
+        assert jobs["cell"] == 2
+
+
 def test_a_failed_cell_says_why_and_leaves_nothing(project):
     project.edit({"train": {"lr": 1e30}, "experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
     said = project.snakemake(check=False)

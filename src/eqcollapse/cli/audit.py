@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study import yaml_file
-from eqcollapse.study.mappings import merged
+from eqcollapse.study.params import read
 
 
 def add_arguments(commands: Any) -> None:
@@ -50,17 +49,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that the options name, merged as Snakemake merges them."""
     if options.config is not None:
         return options.config
-    content = _read(options.params)
-    for file in options.configfile:
-        content = merged(content, _read(file))
-    return content
-
-
-def _read(file: str) -> dict[str, Any]:
-    content = yaml_file.read(file)
-    if not isinstance(content, dict):
-        raise EqcollapseError(f"{file}: must be a mapping of sections")
-    return content
+    return read(options.params, *options.configfile)
 
 
 def _audit(options: argparse.Namespace, _: list[str]) -> int:

@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from eqcollapse.runtime.section import Count, Name, Natural, Ratio, Section, Share
+from eqcollapse.runtime.section import Count, Integer, Maybe, Name, Natural, Ratio, Section, Share
 
 
 class _Images(Section):
     """Which images a data set has."""
 
     source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    size: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
-    classes: Annotated[int, Field(strict=True, ge=2, le=10**5)] | None = None
+    sha256: Maybe[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = None
+    size: Maybe[Annotated[Integer, Field(ge=1, le=1024)]] = None
+    classes: Maybe[Annotated[Integer, Field(ge=2, le=10**5)]] = None
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "_Images":
@@ -31,9 +31,9 @@ class _Images(Section):
 class Dataset(_Images):
     """Where the images come from, and how many of them a class has."""
 
-    path: Annotated[str, Field(min_length=1)] | None = None
-    majority: Annotated[list[Count], Field(min_length=1)] | None = None
-    per_class: Count | None = None
+    path: Maybe[Annotated[str, Field(min_length=1)]] = None
+    majority: Maybe[Annotated[list[Count], Field(min_length=1)]] = None
+    per_class: Maybe[Count] = None
 
 
 class DatasetSpec(_Images):
@@ -65,12 +65,12 @@ class SplitSpec(Section):
 
     dataset: Name
     split: str
-    majority: Count | None
-    ratio: Ratio | None
-    factor: Ratio | None = None
+    majority: Maybe[Count]
+    ratio: Maybe[Ratio]
+    factor: Maybe[Ratio] = None
     draw: Literal["sha256", "ldam"] = "sha256"
     majority_classes: Literal["first", "random"] | list[Natural]
-    per_class: Count | None
+    per_class: Maybe[Count]
     seed: Natural
     validation: Share
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eqcollapse.runtime.section import Count, Flag, NonNegative, Positive, Real, Section
+from eqcollapse.runtime.section import Count, Flag, Integer, Maybe, NonNegative, Positive, Real, Section
 
 Method = Literal["anderson", "broyden", "picard"]
 """The solvers: those of equilibrium.solvers.SOLVERS, which needs torch."""
@@ -13,11 +13,11 @@ Method = Literal["anderson", "broyden", "picard"]
 class Network(Section):
     """Stem, residual stages, head; the width doubles and the image halves from stage to stage."""
 
-    channels: Count | None
+    channels: Maybe[Count]
     stem: Literal["cifar", "imagenet"]
-    width: Annotated[int, Field(strict=True, ge=1, le=4096)]
-    stages: Annotated[int, Field(strict=True, ge=2, le=6)]
-    blocks: Annotated[int, Field(strict=True, ge=1, le=100)]
+    width: Annotated[Integer, Field(ge=1, le=4096)]
+    stages: Annotated[Integer, Field(ge=2, le=6)]
+    blocks: Annotated[Integer, Field(ge=1, le=100)]
     head: Literal["explicit", "equilibrium"]
     bias: Flag
 
@@ -45,7 +45,7 @@ class Equilibrium(Section):
     """The equilibrium head."""
 
     layer: Literal["residual", "contractive"]
-    hidden: Count | None
+    hidden: Maybe[Count]
     bound: Annotated[Real, Field(gt=0, lt=1)]
     gradient: Literal["implicit", "one-step", "unrolled"]
     freeze: Flag

@@ -20,8 +20,7 @@ from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
 from eqcollapse.study import yaml_file
 from eqcollapse.study.grid import Study
-from eqcollapse.study.messages import shown
-from eqcollapse.study.params import parse
+from eqcollapse.study.params import Params, parse
 
 PLAN = "EQCOLLAPSE_PLAN"
 """The environment variable that names the frozen plan of a run."""
@@ -38,9 +37,7 @@ def look_at(file: str) -> None:
 def _look_at(file: str) -> None:
     if not os.path.exists(file):
         return  # which Snakemake says
-    content = yaml_file.read(file)
-    if not isinstance(content, Mapping):
-        raise EqcollapseError(f"{file}: must be a mapping of sections, but holds {shown(content)}")
+    yaml_file.read_sections(file)
 
 
 def plan(
@@ -60,9 +57,7 @@ def plan(
             image.announce()
         if not is_main_process:
             return _frozen(config)
-        for file in files:
-            _look_at(file)
-        return _planned(config, _named(files))
+        return _planned(parse(config, _named(files), [yaml_file.read_sections(file) for file in files]), config)
     except EqcollapseError as error:
         _stop(error)
 
@@ -79,8 +74,8 @@ def _named(files: Collection[str]) -> str:
     return " with ".join((base, *overlays))
 
 
-def _planned(config: Mapping[str, Any], name: str) -> Study:
-    study = Study(parse(config, name))
+def _planned(params: Params, config: Mapping[str, Any]) -> Study:
+    study = Study(params)
     try:
         guard = folder_lock.Guard()
     except OSError as error:

@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eqcollapse.runtime.section import Real, Section
+from eqcollapse.runtime.section import Integer, Maybe, Real, Section
 from eqcollapse.theory.config import TheorySpec
 
 
 class Figures(Section):
     """How figures look: dots and width in inches."""
 
-    dpi: Annotated[int, Field(strict=True, ge=30, le=1200)]
+    dpi: Annotated[Integer, Field(ge=30, le=1200)]
     width: Annotated[Real, Field(gt=0, le=40)]
 
 
@@ -101,7 +101,7 @@ class JudgedExperiment(Section):
 class ClaimsSpec(Section):
     """The spec of the `claims` job: paper A's runs, the models of figure B-5, an experiment for each theory input."""
 
-    networks: Runs | None
+    networks: Maybe[Runs]
     stages: list[str]
     theory: list[JudgedExperiment]
 

@@ -3,12 +3,16 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
+_INTEGER = re.compile(r"^[-+]?(0|[1-9]\d{0,17})$")
+_FLAGS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+NOTHING = ("", "~", "null", "Null", "NULL")
+"""How YAML writes null; `--config` of Snakemake hands over text, so that numbers and flags are read from it, too."""
 
 
 def _number(value: Any) -> Any:
@@ -29,15 +33,33 @@ def _finite(value: float) -> bool:
         return False
 
 
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and _INTEGER.match(value) else value
+
+
+def _flag(value: Any) -> Any:
+    return _FLAGS.get(value, value) if isinstance(value, str) else value
+
+
+def nothing(value: Any) -> bool:
+    """Return whether `value` is null, or text that YAML reads as null."""
+    return value is None or (isinstance(value, str) and value in NOTHING)
+
+
+Some = TypeVar("Some")
+Maybe = Annotated[Some | None, BeforeValidator(lambda value: None if nothing(value) else value)]
+"""A value or null: `Maybe[Count]`."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
 Real = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Ratio = Annotated[Real, Field(ge=1, le=10**6)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
-Natural = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-Flag = Annotated[bool, Field(strict=True)]
+Integer = Annotated[int, Field(strict=True), BeforeValidator(_integer)]
+Count = Annotated[Integer, Field(ge=1, le=10**9)]
+Natural = Annotated[Integer, Field(ge=0, lt=2**32)]
+Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
 
 
 class Section(BaseModel):

@@ -5,7 +5,8 @@ Imports neither torch nor numpy, so that the DAG builds in a second or two.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,8 @@ from eqcollapse.data.registry import CANONICAL
 from eqcollapse.networks.config import Equilibrium, Network
 from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.runtime.section import Name, Natural, Section
-from eqcollapse.study import yaml_file
+from eqcollapse.runtime.section import Maybe, Name, Natural, Section
+from eqcollapse.study import overlays, yaml_file
 from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, shown, told
 from eqcollapse.theory.config import Experiment as TheoryExperiment
@@ -47,7 +48,7 @@ class Experiment(Section):
 class Params(Section):
     """All of params.yaml; what has names is in the order of these, whatever that of the file."""
 
-    mirror: str | None
+    mirror: Maybe[str]
     device: Literal["auto", "cpu", "cuda"]
     datasets: Annotated[dict[Name, Dataset], AfterValidator(in_order)]
     splits: Splits
@@ -88,32 +89,42 @@ class Params(Section):
 _THEORY: TypeAdapter[TheoryExperiment] = TypeAdapter(TheoryExperiment)
 
 
-def load(path: str | Path = "params.yaml", *overlays: str | Path) -> Params:
-    """Read and check a params file, with the files of `overlays` laid over it in turn, as `--configfile` does.
+def load(path: str | Path = "params.yaml", *presets: str | Path) -> Params:
+    """Read and check a params file, with the files of `presets` laid over it, as `--configfile` does.
 
     Raises `EqcollapseError` with a line for each fault.
     """
-    content = yaml_file.read(path)
-    for overlay in overlays:
-        change = yaml_file.read(overlay)
-        if not isinstance(change, Mapping):
-            raise EqcollapseError(f"{overlay}: must be a mapping of sections, but holds {shown(change)}")
-        content = merged(content, change)
-    return parse(content, " with ".join(str(name) for name in (path, *overlays)))
+    names = [path, *presets]
+    files = [yaml_file.read_sections(name) for name in names]
+    return parse(_laid(*files), " with ".join(map(str, names)), files)
 
 
-def parse(content: Any, name: str = "params.yaml") -> Params:
+def read(path: str | Path, *presets: str | Path) -> dict[str, Any]:
+    """Return what a params file holds, with the files of `presets` laid over it, unchecked."""
+    return _laid(*(yaml_file.read_sections(name) for name in (path, *presets)))
+
+
+def _laid(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `changes` over each other, then over `base`, as Snakemake does: one can take back another's null."""
+    return merged(base, reduce(merged, changes, {}))
+
+
+def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) -> Params:
     """Check `content`, the mapping that params.yaml holds (with what the command line overrides).
 
+    `files` is what the files hold that it was laid from, if that is known: what is taken away must be in one of them.
     Raises `EqcollapseError` with a line for each fault: file, key, value, and what is allowed.
     """
     if not isinstance(content, Mapping):
         raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {shown(content)}")
+    faults = list(overlays.removals(content, files)) if files else []
     try:
-        params = Params.model_validate(content)
+        params = Params.model_validate(overlays.settled(content))
     except ValidationError as error:
-        raise EqcollapseError(told(name, lines(error))) from None
-    faults = list(_faults(params))
+        faults += lines(error)
+    except EqcollapseError as error:
+        faults.append(str(error))
+    faults = faults or list(_faults(params))
     if faults:
         raise EqcollapseError(told(name, faults))
     return params

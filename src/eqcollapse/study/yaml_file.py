@@ -45,6 +45,14 @@ def read(path: str | Path) -> Any:
         raise EqcollapseError(f"{path}: is not YAML: {' '.join(str(error).split())[:300]}") from None
 
 
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """Return what the file at `path` holds: a mapping of sections, or EqcollapseError."""
+    content = read(path)
+    if not isinstance(content, dict):
+        raise EqcollapseError(f"{path}: must be a mapping of sections, but holds {shown(content)}")
+    return content
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file as `open` does, but for a pipe, which would be waited for."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from eqcollapse.runtime.section import Count, Name, Natural, NonNegative, Positive, Ratio, Section
+from eqcollapse.runtime.section import Count, Integer, Name, Natural, NonNegative, Positive, Ratio, Section
 
 Seeds = Annotated[list[Natural], Field(min_length=1)]
-Classes = Annotated[int, Field(strict=True, ge=2, le=1000)]
-Dim = Annotated[int, Field(strict=True, ge=1, le=10**4)]
+Classes = Annotated[Integer, Field(ge=2, le=1000)]
+Dim = Annotated[Integer, Field(ge=1, le=10**4)]
 
 
 class UnconstrainedFeatures(Section):
@@ -16,8 +16,8 @@ class UnconstrainedFeatures(Section):
 
     num_classes: Classes
     dim: Dim
-    per_class: Annotated[int, Field(strict=True, ge=1, le=10**5)]
-    layers: Annotated[int, Field(strict=True, ge=1, le=20)]
+    per_class: Annotated[Integer, Field(ge=1, le=10**5)]
+    layers: Annotated[Integer, Field(ge=1, le=20)]
     activation: Literal["identity", "relu"]
     bias: Literal["none", "free", "regularised"]
     loss: Literal["mse", "ce"]
@@ -29,7 +29,7 @@ class UnconstrainedFeatures(Section):
     iterations: Count
     step: Positive
     start: Positive
-    logged: Annotated[int, Field(strict=True, ge=2, le=10**6)]
+    logged: Annotated[Integer, Field(ge=2, le=10**6)]
 
     @model_validator(mode="after")
     def _lambdas_fit(self) -> "UnconstrainedFeatures":

@@ -5,13 +5,25 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from eqcollapse.networks.config import Equilibrium, Network
-from eqcollapse.runtime.section import Count, Flag, Name, Natural, NonNegative, Positive, Real, Section, Share
+from eqcollapse.runtime.section import (
+    Count,
+    Flag,
+    Integer,
+    Maybe,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    Share,
+)
 
 
 class Augment(Section):
     """Random crops from images padded by `crop` pixels, and horizontal flips; both 'off' at 0 and false."""
 
-    crop: Annotated[int, Field(strict=True, ge=0, le=64)]
+    crop: Annotated[Integer, Field(ge=0, le=64)]
     flip: Flag
 
 
@@ -27,7 +39,7 @@ class Schedule(Section):
 class Train(Section):
     """Stochastic gradient descent."""
 
-    epochs: Annotated[int, Field(strict=True, ge=1, le=10**6)]
+    epochs: Annotated[Integer, Field(ge=1, le=10**6)]
     batch_size: Count
     lr: Positive
     momentum: Share
@@ -37,8 +49,8 @@ class Train(Section):
     augment: Augment
     evaluate: Literal["snapshots", "every"]
     precision: Literal["float32", "bfloat16"]
-    threads: Annotated[int, Field(strict=True, ge=1, le=1024)]
-    deterministic: bool
+    threads: Annotated[Integer, Field(ge=1, le=1024)]
+    deterministic: Flag
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "Train":
@@ -56,7 +68,7 @@ class Snapshots(_Kept):
     """When and where the features are measured; `log` stands for about `count` epochs."""
 
     epochs: Literal["log"] | Annotated[list[Count], Field(min_length=1)]
-    count: Annotated[int, Field(strict=True, ge=1, le=10**5)]
+    count: Annotated[Integer, Field(ge=1, le=10**5)]
 
 
 class SnapshotEpochs(_Kept):
@@ -82,7 +94,7 @@ class TrainSpec(Section):
     model: Name
     seed: Natural
     network: Network
-    equilibrium: Equilibrium | None
+    equilibrium: Maybe[Equilibrium]
     train: Train
     snapshots: SnapshotEpochs
 
