@@ -12,6 +12,7 @@ sys.dont_write_bytecode = True
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
+from eqcollapse.pipeline.failures import words_of_failure
 from eqcollapse.pipeline.plan import look_at, plan
 
 look_at("params.yaml")
@@ -101,4 +102,4 @@ onsuccess:
 
 
 onerror:
-    print(f"\n{STUDY.words_of_failure()}", file=sys.stderr)
+    print(f"\n{words_of_failure(log)}", file=sys.stderr)

@@ -99,6 +99,7 @@ def test_a_whole_cell_that_a_killed_run_has_marked_is_not_planned(finished, tmp_
         ({"train": {"lr": -1}}, "params.yaml: train.lr: -1 is not allowed: must be greater than 0"),
         ({"train": {"lrr": 1}}, "params.yaml: train.lrr: is not a key"),
         ({"splits": {"majority": [10]}}, "params.yaml: splits.majority: 10 is not allowed"),
+        ({"equilibrium": {"hidden": 30}}, "params.yaml: equilibrium.hidden (model deq): 30 is not allowed"),
     ],
 )
 def test_a_bad_value_stops_before_any_job_with_one_line(finished, change, words):
@@ -126,20 +127,37 @@ def test_the_paper_preset_is_planned(project):
     assert jobs["cell"] == 2 * 10 * 2 * 3 + 2 * 2 * 3
 
 
+B = "{datasets: [digits], splits: [balanced], models: [deq], seeds: [0, 1], report: none}"
+
+
 def test_a_preset_or_the_command_line_can_say_none_and_only(project, tmp_path):
     preset = tmp_path / "preset.yaml"
-    preset.write_text("theory: null\nexperiments: {only: [b]}\n")
-    words = ["theory=null", "experiments={only: [b]}", "train={epochs: 5, deterministic: true}"]
+    preset.write_text("theory: null\nexperiments: {only: [b], b: " + B + "}\n")
+    words = ["theory=null", "experiments={only: [b], b: " + B + "}", "train={epochs: 5, deterministic: true}"]
     for command in (["--configfile", str(preset)], ["--config", *words]):
         jobs = project.planned(*command)
         assert "experiment" not in jobs
         assert jobs["cell"] == 2
 
 
+def test_cuda_without_a_gpu_stops_before_any_job_of_this_machine(project):
+    project.edit({"device": "cuda"})
+    for hidden in ("", "-1"):
+        answer = project.run("snakemake", "--cores", "all", check=False, CUDA_VISIBLE_DEVICES=hidden)
+        assert answer.returncode != 0
+        assert "params.yaml: device: cuda needs a GPU" in answer.stderr.splitlines()[-1]
+        assert not project.files("resources", "results")
+    assert project.run("snakemake", "-n", CUDA_VISIBLE_DEVICES="").returncode == 0
+    elsewhere = project.run("snakemake", "--executor", "slurm", "--jobs", "1", "train", check=False,
+                            CUDA_VISIBLE_DEVICES="", SLURM_CONF="/dev/null")  # fmt: skip
+    assert "device: cuda" not in elsewhere.stderr
+
+
 def test_a_failed_cell_says_why_and_leaves_nothing(project):
     project.edit({"train": {"lr": 1e30}, "experiments": {"a": {"models": ["explicit"], "splits": ["balanced"]}}})
     said = project.snakemake(check=False)
-    assert "cell digits/balanced/explicit/seed-0 diverged in epoch 1" in said
+    assert "Cause: eqcollapse train: cell digits/balanced/explicit/seed-0 diverged in epoch 1" in said
+    assert "for memory" not in said
     assert not project.files("results/runs")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -75,7 +76,15 @@ def _interrupt(number: int, frame: Any) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        super().error(printable(message + _nearest_choice(message)))
+
+
+def _nearest_choice(message: str) -> str:
+    """Return the nearest of the words that argparse says could be chosen; "" if its message is another one."""
+    from eqcollapse.study.messages import nearest
+
+    match = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+    return nearest(match[1], re.findall(r"'([^']*)'", match[2])) if match else ""
 
 
 def new_parser() -> argparse.ArgumentParser:

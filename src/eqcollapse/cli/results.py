@@ -22,11 +22,13 @@ def _confirm(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.pipeline.confirm import confirm
     from eqcollapse.provenance import dvc_stages
     from eqcollapse.study.grid import Study
+    from eqcollapse.study.messages import nearest
     from eqcollapse.study.params import load
 
     stages = {stage.name: stage for stage in dvc_stages.load()}
     if options.stage not in stages:
-        raise EqcollapseError(f"{options.stage!r} is not a stage of dvc.yaml: {', '.join(stages)}")
+        raise EqcollapseError(f"{options.stage!r} is not a stage of dvc.yaml{nearest(options.stage, stages)}: "
+                              f"{', '.join(stages)}")  # fmt: skip
     confirm(Study(load()), stages[options.stage])
 
 

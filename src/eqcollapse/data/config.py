@@ -21,8 +21,13 @@ class _Images(Section):
         for key in ("path", "sha256", "classes"):
             value = getattr(self, key, own or None)  # of a spec, the path is an option of its own
             if own and value is None:
-                hint = " (printed by `python -m eqcollapse hash PATH`)" if key == "sha256" else ""
-                raise ValueError(f"{key}: is needed where source is imagefolder{hint}")
+                path = getattr(self, "path", None) or "PATH"
+                hint = {
+                    "path": "the folder or archive with {train,test}/<class>/<image>",
+                    "sha256": f"printed by `python -m eqcollapse hash {path}`",
+                    "classes": "how many folders train/ has",
+                }[key]
+                raise ValueError(f"{key}: is needed where source is imagefolder ({hint})")
             if not own and value is not None:
                 raise ValueError(f"{key}: is only for source imagefolder")
         return self

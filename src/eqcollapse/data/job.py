@@ -113,6 +113,6 @@ def _archive(spec: DatasetSpec, place: str, fetch_file: Fetch) -> tuple[Path, st
 def _compare(spec: DatasetSpec, place: str, found: str) -> None:
     if spec.sha256 != found:
         raise EqcollapseError(
-            f"{place} has the sha256 {found}, not {spec.sha256}: it was altered, or "
-            f"datasets.{spec.name}.sha256 is that of something else"
+            f"{place} has the sha256 {found}, not {spec.sha256}: it was altered, or datasets.{spec.name}.sha256 is "
+            "that of something else; if it is what you mean, set that key to the sha256 it has"
         )

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eqcollapse.pipeline import folder_lock, image, slurm
-from eqcollapse.pipeline.snakemake_options import Asked, asked
+from eqcollapse.pipeline import folder_lock, image, machine, slurm
+from eqcollapse.pipeline.snakemake_options import Asked, asked, runs_here
 from eqcollapse.pipeline.sweep import ATTIC, pending
 from eqcollapse.runtime import locks
 from eqcollapse.runtime.errors import EqcollapseError
@@ -53,11 +53,15 @@ def plan(
     _put_this_python_first()
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # in jobs neither: see the Snakefile
     try:
-        if "APPTAINER" in {method.name for method in deployment}:
+        contained = "APPTAINER" in {method.name for method in deployment}
+        if contained:
             image.announce()
         if not is_main_process:
             return _frozen(config)
-        return _planned(parse(config, _named(files), [yaml_file.read_sections(file) for file in files]), config)
+        params = parse(config, _named(files), [yaml_file.read_sections(file) for file in files])
+        if params.device == "cuda" and runs_here():
+            machine.check_gpu(contained=contained)
+        return _planned(params, config)
     except EqcollapseError as error:
         _stop(error)
 

@@ -41,6 +41,18 @@ def asked(words: Sequence[str] | None = None) -> Asked:
     return of(options)
 
 
+def runs_here(words: Sequence[str] | None = None) -> bool:
+    """Return whether the command line `words`, with its profiles, asks for jobs on this machine."""
+    from snakemake.cli import parse_args
+
+    try:
+        with redirect_stderr(io.StringIO()):
+            _, options = parse_args(list(sys.argv[1:] if words is None else words))
+    except (SystemExit, Exception):  # which Snakemake itself says better
+        return False
+    return of(options).runs and options.executor in (None, "local")
+
+
 def of(options: Namespace) -> Asked:
     """Return what the parsed `options` ask for."""
     plans = not _any(options, _RULES)

@@ -6,7 +6,6 @@ Imports neither torch nor numpy.
 """
 
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,9 +23,6 @@ from eqcollapse.study.report_plan import report_jobs
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
 from eqcollapse.training.config import Model, SnapshotEpochs, TrainSpec
-
-SCARCE = 10_000_000
-"""Bytes; with less, a disk is as good as full."""
 
 RUN_FILES = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
 SPLIT_FILE = "results/splits/{dataset}/{split}/seed-{seed}@{digest}.csv"
@@ -96,18 +92,6 @@ class Study:
     def closing_words(self) -> str:
         """Return what a run says at its end: where its results are and what to look at first."""
         return f"All results are in results/. Look first at {next(iter(self.jobs['page']))}."
-
-    def words_of_failure(self) -> str:
-        """Return how to go on when a run has failed or was interrupted, and what is wrong with the machine."""
-        lines = ["What is finished is kept: the same command goes on from here, a cell from its last epoch."]
-        free = shutil.disk_usage(".").free
-        if free < SCARCE:
-            lines.append(f"This disk is full: {free} bytes are free. Make room first.")
-        lines.append(
-            "A job whose log has no line that begins with `eqcollapse` was killed from outside, most often for memory: "
-            "`dmesg` or the cluster says so; README.md has what a cell takes; fewer --cores run fewer jobs at a time."
-        )
-        return "\n".join(lines)
 
     def files(self, stage: str) -> list[str]:
         """Return all files that the jobs of `stage` write."""

@@ -1,6 +1,7 @@
 """What pydantic finds wrong in params.yaml, as lines for people: key, value, and what is allowed."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 
 _MOST_LINES, _LONGEST_LINE = 50, 500
 
+HASH = "`python -m eqcollapse hash PATH`"
+"""The command that prints a sha256 for params.yaml."""
 TAG = "kind"
 """The key that tells members of a union apart."""
 
@@ -57,9 +60,9 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the one of `known` that `name` was most likely meant to be; "" if none is near."""
+    """Return " (did you mean X?)" for the one of `known` that `name` is nearest to; "" if none is near."""
     found = difflib.get_close_matches(str(name)[:80].lower(), [str(word) for word in known], n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _key(prefix: str, fault: Mapping[str, Any], tagged: bool) -> str:
@@ -81,14 +84,23 @@ def _said(fault: Mapping[str, Any]) -> tuple[str, str]:
     """Return what is said of the value, and what is allowed in its place."""
     kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "unknown_key":
-        return f"is not a key that eqcollapse knows (value {shown(context['value'])}); known: ", context["known"]
+        near = nearest(context["key"], context["known"].split(", "))
+        return f"is not a key that eqcollapse knows (value {shown(context['value'])}){near}; known: ", context["known"]
     if kind in ("missing", "union_tag_not_found"):
         return "", "is missing"
     if kind == "union_tag_invalid":
         value = context["tag"]
     if kind == "value_error" and isinstance(value, Mapping):
         return "", str(context["error"])
-    return f"{shown(value)} is not allowed: ", _allowed(kind, fault["msg"], context)
+    if kind == "string_pattern_mismatch" and fault["loc"][-1] == "sha256":
+        return f"{shown(value)} is not allowed: ", f"must be the 64 digits that {HASH} prints"
+    return f"{shown(value)} is not allowed{_near(value, context)}: ", _allowed(kind, fault["msg"], context)
+
+
+def _near(value: Any, context: Mapping[str, Any]) -> str:
+    """Return which of a few words was meant, where a key takes only these."""
+    expected = context.get("expected", context.get("expected_tags", ""))
+    return nearest(value, re.findall(r"'([^']*)'", str(expected))) if isinstance(value, str) and len(value) > 3 else ""
 
 
 def _allowed(kind: str, message: str, context: Mapping[str, Any]) -> str:

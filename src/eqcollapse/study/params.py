@@ -18,9 +18,9 @@ from eqcollapse.networks.config import Equilibrium, Network
 from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
-from eqcollapse.study import overlays, yaml_file
+from eqcollapse.study import feasibility, overlays, yaml_file
 from eqcollapse.study.mappings import in_order, merged
-from eqcollapse.study.messages import lines, shown, told
+from eqcollapse.study.messages import lines, nearest, shown, told
 from eqcollapse.theory.config import Experiment as TheoryExperiment
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, UnconstrainedFeatures
 from eqcollapse.training.config import Model, Snapshots, Train
@@ -135,8 +135,11 @@ def _faults(params: Params):
     yield from _repeats(params)
     yield from _theory_faults(params)
     yield from _majority_faults(params)
+    for name, dataset in params.datasets.items():
+        yield from feasibility.dataset_faults(name, dataset, params.splits.validation)
     for name in params.models:
         yield from _model_faults(params, name)
+    yield from _batch_faults(params)
     for name, experiment in params.experiments.items():
         yield from _experiment_faults(params, name, experiment)
     yield from _size_faults(params)
@@ -207,6 +210,7 @@ def _model_faults(params: Params, name: str):
     except ValidationError as error:
         yield from lines(error, f"models.{name}.")
         return
+    yield from feasibility.model_faults(name, model)
     epochs = model.snapshots.epochs
     last = model.train.epochs
     for epoch in epochs if isinstance(epochs, list) else []:
@@ -215,12 +219,29 @@ def _model_faults(params: Params, name: str):
                    f"train.epochs = {last}")  # fmt: skip
 
 
+def _batch_faults(params: Params):
+    pairs = {
+        (model, dataset): None
+        for experiment in params.experiments.values()
+        for model in experiment.models
+        for dataset in experiment.datasets
+        if model in params.models and dataset in params.datasets
+    }
+    for model, dataset in pairs:
+        try:
+            settings = params.resolved(model)
+        except ValidationError:  # which is said of the model itself
+            continue
+        yield from feasibility.batch_faults(model, settings, dataset, params.datasets[dataset])
+
+
 def _experiment_faults(params: Params, name: str, experiment: Experiment):
     where = f"experiments.{name}"
     for key, known in (("datasets", params.datasets), ("models", params.models)):
         for item in getattr(experiment, key):
             if item not in known:
-                yield f"{where}.{key}: {shown(item)} is not one of {key}: {', '.join(known) or 'none there'}"
+                yield (f"{where}.{key}: {shown(item)} is not one of {key}{nearest(item, known)}: "
+                       f"{', '.join(known) or 'none there'}")  # fmt: skip
     if experiment.report == "selection" and not params.splits.validation:
         yield f"{where}.report: selection is not allowed: it needs splits.validation above 0, and that is 0"
     for dataset in experiment.datasets:
@@ -238,8 +259,11 @@ def _split_faults(params: Params, where: str, experiment: Experiment, name: str)
                 "and from all of it: per_class must be null"
             )
         elif split not in ("balanced", "imbalanced") and not match and not LONG_TAIL.match(split):
-            yield (f"{where}.splits: {shown(split)} is not allowed: balanced, imbalanced, or one like ka3-r10, "
-                   "longtail-100 or ldam-100")  # fmt: skip
+            near = nearest(split, ("balanced", "imbalanced"))
+            yield (
+                f"{where}.splits: {shown(split)} is not allowed{near}: balanced, imbalanced, or one like ka3-r10, "
+                "longtail-100 or ldam-100"
+            )
         elif match and int(match["majority"]) >= num_classes:
             yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
 

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 from snakemake import cli
 
-from eqcollapse.pipeline.snakemake_options import Asked, asked, of
+from eqcollapse.pipeline.snakemake_options import Asked, asked, of, runs_here
 
 RUN = ["--cores", "1", "data"]
 VALUED = [
@@ -95,3 +95,19 @@ def test_the_command_lines_of_people_that_look_at_rules_alone(words):
 def test_the_command_lines_of_people_that_run(words, capsys):
     assert asked(words) == Asked()
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "here"),
+    [
+        ([], True),
+        (["--executor", "local"], True),
+        (["-n"], False),
+        (["--executor", "slurm"], False),
+        (["--profile", "profiles/slurm"], False),
+        (["--profile", "profiles/slurm", "--executor", "local"], True),
+        (["--no-such-option"], False),
+    ],
+)
+def test_jobs_run_here_unless_the_command_line_or_its_profiles_say_otherwise(words, here):
+    assert runs_here([*RUN, *words]) == here

@@ -1,0 +1,93 @@
+"""What settings that are each allowed cannot do together: known before any job, from params.yaml alone.
+
+Imports neither torch nor numpy; tests/unit/study/test_feasibility.py holds this against what the jobs do.
+"""
+
+from collections.abc import Iterator
+from math import floor
+
+from eqcollapse.data.config import Dataset
+from eqcollapse.data.registry import CANONICAL
+from eqcollapse.networks.config import Equilibrium, Network, Solver
+from eqcollapse.training.config import Model
+
+GROUPS = 8
+"""Of the group normalisation in the equilibrium layers (eqcollapse.equilibrium.layers)."""
+
+
+def model_faults(name: str, model: Model) -> Iterator[str]:
+    """Yield what keeps the model `name` from being built, or from learning anything."""
+    if model.network.head == "equilibrium":
+        yield from _group_faults(name, model.network, model.equilibrium)
+        yield from _solver_faults(name, model.equilibrium)
+
+
+def _group_faults(name: str, network: Network, equilibrium: Equilibrium) -> Iterator[str]:
+    channels = network.width << (network.stages - 1)
+    hidden = equilibrium.hidden
+    if hidden is not None and hidden % GROUPS:
+        yield (
+            f"equilibrium.hidden (model {name}): {hidden} is not allowed: must be a multiple of {GROUPS}, its groups; "
+            f"{_multiples(hidden)} are near"
+        )
+    if channels % GROUPS and (equilibrium.layer == "residual" or hidden is None):
+        yield (
+            f"network.width (model {name}): {network.width} is not allowed: the equilibrium layer has width x "
+            f"2^(stages - 1) = {channels} channels, which must be a multiple of {GROUPS}, its groups"
+        )
+
+
+def _multiples(number: int) -> str:
+    below = number // GROUPS * GROUPS
+    return f"{below} and {below + GROUPS}" if below else str(GROUPS)
+
+
+def _solver_faults(name: str, equilibrium: Equilibrium) -> Iterator[str]:
+    """Yield what makes z = 0, at which every solve starts, the equilibrium: features that no image changes."""
+    forward = equilibrium.forward
+    if equilibrium.gradient == "unrolled":
+        return
+    if forward.max_iter == 1:
+        yield (
+            f"equilibrium.forward.max_iter (model {name}): 1 is not allowed: one evaluation is of the start z = 0, and "
+            "no step is taken; must be at least 2 (one step is a network with gradient: unrolled)"
+        )
+    if _starts_converged(forward):
+        yield (
+            f"equilibrium.forward.tol (model {name}): {forward.tol:g} is not allowed: must be below 1, the relative "
+            "residual of the start z = 0"
+        )
+
+
+def _starts_converged(solver: Solver) -> bool:
+    return solver.criterion == "relative" and solver.tol >= 1
+
+
+def dataset_faults(name: str, dataset: Dataset, validation: float) -> Iterator[str]:
+    """Yield what leaves a class of the data set `name` without scatter: one sample to train on."""
+    kept = dataset.per_class
+    if kept is None:
+        return
+    trained = kept - floor(kept * validation)
+    if trained < 2:
+        part = f", of which splits.validation = {validation:g} leaves {trained} to train on" if validation else ""
+        yield (
+            f"datasets.{name}.per_class: {kept} is not allowed{part}: a class of one sample has no scatter, so NC1 is "
+            "0 from the start; must be at least 2 to train on"
+        )
+
+
+def batch_faults(name: str, model: Model, dataset_name: str, dataset: Dataset) -> Iterator[str]:
+    """Yield what leaves batch normalisation a single value a channel, where the size of the images is known."""
+    side = _side(dataset)
+    if model.train.batch_size == 1 and side is not None and side <= 1 << (model.network.stages - 1):
+        yield (
+            f"train.batch_size (model {name}): 1 is not allowed: {model.network.stages} stages leave one pixel of the "
+            f"{side} x {side} of {dataset_name}, and one value a channel cannot be normalised; must be at least 2"
+        )
+
+
+def _side(dataset: Dataset) -> int | None:
+    if dataset.size is not None or dataset.source not in CANONICAL:
+        return dataset.size
+    return max(CANONICAL[dataset.source].shape[1:])
