@@ -61,7 +61,8 @@ def run(
     write_dataset(paths[0], images(count, side, kind))
     write_dataset(paths[1], images(15, side, kind))
     split = {
-        "dataset": "edge", "split": "ka1-r2", "majority": 1, "ratio": ratio, "majority_classes": "first",
+        "dataset": "edge", "split": "ka1-r2", "majority": 1, "ratio": ratio, "factor": None, "draw": "sha256",
+        "majority_classes": "first",
         "per_class": None, "seed": 0, "validation": 0.0,
     }  # fmt: skip
     write_split(SplitSpec.model_validate(split), paths[0], paths[2])

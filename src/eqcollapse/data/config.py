@@ -72,8 +72,8 @@ class SplitSpec(Section):
     split: str
     majority: Maybe[Count]
     ratio: Maybe[Ratio]
-    factor: Maybe[Ratio] = None
-    draw: Literal["sha256", "ldam"] = "sha256"
+    factor: Maybe[Ratio]
+    draw: Literal["sha256", "ldam"]
     majority_classes: Literal["first", "random"] | list[Natural]
     per_class: Maybe[Count]
     seed: Natural

@@ -20,6 +20,8 @@ def spec_of(split="balanced", **changes):
         "split": split,
         "majority": None,
         "ratio": None,
+        "factor": None,
+        "draw": "sha256",
         "majority_classes": "first",
         "per_class": None,
         "seed": 0,

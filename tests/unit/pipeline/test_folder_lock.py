@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eqcollapse.pipeline import folder_lock, plan
 from eqcollapse.pipeline.folder_lock import Guard, locked, note_owner
@@ -155,6 +156,7 @@ def test_a_file_system_without_locks_does_without(monkeypatch):
 
 
 def test_a_job_that_parses_again_has_the_plan_of_its_run(content, monkeypatch):
+    Path("params.yaml").write_text(yaml.safe_dump(content))
     study = plan.plan(content, files=["params.yaml"], is_main_process=True)
     assert os.environ[plan.PLAN].startswith(".snakemake/eqcollapse/plan-")
     content["train"]["lr"] = 0.01

@@ -68,6 +68,7 @@ def tree(*roots: str) -> dict[str, str]:
 
 def test_there_and_back_again(folder, content):
     first = plan(content)
+    chosen = content["train"]["lr"]
     build(first)
     before = tree("results", "resources")
     assert sweep(first) == (0, 0)
@@ -78,7 +79,7 @@ def test_there_and_back_again(folder, content):
     build(second)
     assert set(tree("results", "resources")) == {file for job in second for file in job.files}
 
-    content["train"]["lr"] = 0.05
+    content["train"]["lr"] = chosen
     sweep(plan(content))
     assert tree("results", "resources") == before
 
@@ -91,7 +92,7 @@ def test_a_dropped_seed_leaves_results(folder, content):
     study = plan(content)
     gone, came = sweep(study)
     assert came == 0
-    assert gone == 2 * 10 + 20 + 1 + 4 + 6 + 1 + 1  # splits with records, cells, metrics, tables, figures, claims, page
+    assert gone == 2 * 10 + 20 + 1 + 5 + 6 + 1 + 1  # splits with records, cells, metrics, tables, figures, claims, page
     assert not [file for file in tree("results") if "seed-1@" in file]
     assert len([file for file in tree(".attic") if "seed-1@" in file]) == 10 * 2 + 20 * 5
 

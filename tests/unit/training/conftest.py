@@ -70,6 +70,8 @@ def files(tmp_path) -> list:
         "split": "ka1-r2",
         "majority": 1,
         "ratio": 2.0,
+        "factor": None,
+        "draw": "sha256",
         "majority_classes": "first",
         "per_class": None,
         "seed": 0,
