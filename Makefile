@@ -46,9 +46,10 @@ test-slow: $(VENV)/complete ## the slow, workflow, container and slurm tests (ho
 faults: $(VENV)/complete ## the fault suite in full: kills, full disks, hostile input (an hour; root for small disks)
 	SLURM_CONF=/dev/null python -m pytest -q -m faults tests/faults -s
 
-lint: $(VENV)/complete ## ruff, snakefmt, snakemake --lint
+lint: $(VENV)/complete ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -103,7 +103,8 @@ Rows = list[list[str | float]]
 
 def metric_rows(metrics: Metrics) -> Rows:
     """Return a header and one row a metric: name, value, and the reason for a nan."""
-    return [["metric", "value", "reason"], *([n, v, metrics.reasons.get(n, "")] for n, v in metrics.items())]
+    rows: Rows = [[name, value, metrics.reasons.get(name, "")] for name, value in metrics.items()]
+    return [["metric", "value", "reason"], *rows]
 
 
 def applying(rows: Rows) -> Rows:

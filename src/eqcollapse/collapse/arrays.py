@@ -1,12 +1,31 @@
 """Numbers that people hand over, or that a file holds, as tensors that torch can count and compute with."""
 
+from typing import TypeVar, overload
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+Value = TypeVar("Value")
 
-def as_tensor(name: str, values: ArrayLike | None) -> Tensor | None:
+
+def present(name: str, value: Value | None) -> Value:
+    """Return `value`; ValueError, with its `name`, where there is none."""
+    if value is None:
+        raise ValueError(f"there is no {name}")
+    return value
+
+
+@overload
+def as_tensor(name: str, values: Tensor | ArrayLike) -> Tensor: ...
+
+
+@overload
+def as_tensor(name: str, values: Tensor | ArrayLike | None) -> Tensor | None: ...
+
+
+def as_tensor(name: str, values: Tensor | ArrayLike | None) -> Tensor | None:
     """Return `values` (a tensor, an array, nested lists or None) as a tensor; ValueError for anything else."""
     if values is None or isinstance(values, Tensor):
         return values

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from eqcollapse.collapse import frames, geometry
+from eqcollapse.collapse.arrays import present
 from eqcollapse.collapse.requirements import (
     BETWEEN,
     DECISIONS,
@@ -165,12 +166,12 @@ def nc3_cosine(view: View) -> float:
 
 def nc4(view: View) -> float:
     """Share of samples that argmax W h + b assigns to the class of the nearest mean: 1 at collapse."""
-    return _share(view.second.agreeing, view)
+    return _share(present("classifier", view.second.agreeing), view)
 
 
 def accuracy(view: View) -> float:
     """Share of samples that argmax W h + b assigns to their own class."""
-    return _share(view.second.correct, view)
+    return _share(present("classifier", view.second.correct), view)
 
 
 def centre_accuracy(view: View) -> float:

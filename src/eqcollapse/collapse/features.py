@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, sysconf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def measure(
     bias: FilePath | None = None,
     num_classes: int | None = None,
     majority: Sequence[int] | None = None,
-    **options: object,
+    **options: Any,
 ) -> Measured:
     """Return what there is to measure of the features in a file.
 
@@ -140,7 +141,7 @@ def measure(
     _check_room(K, features)
     moments = Moments.of(features, classes, K, W, b)
     metrics = collapse_metrics(moments, W, b, majority, **options)
-    of_class = {name: options[name] for name in ("mean", "between", "center_weight") if name in options}
+    of_class: dict[str, Any] = {name: options[name] for name in ("mean", "between", "center_weight") if name in options}
     return Measured(moments, metrics, class_metrics(moments, W, b, **of_class))
 
 

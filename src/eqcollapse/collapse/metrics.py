@@ -92,17 +92,17 @@ def collapse_metrics(
         _measure(metrics, name, metric, view)
     for group in GROUPS:
         for name, metric in GROUP.items():
-            _measure(metrics, f"{name}_{group}", metric, groups and groups[group])
-    for name, metric in ACROSS.items():
-        _measure(metrics, name, metric, *(groups.values() if groups else (None,)))
+            _measure(metrics, f"{name}_{group}", metric, groups[group] if groups else None)
+    for name, across in ACROSS.items():
+        _measure(metrics, name, across, *(groups.values() if groups else (None,)))
     for paper in PAPERS:
         own = PRESETS[paper].options
         seen = view if options == own else View.of(moments, weight, bias, own)
         for name, metric in PRESETS[paper].metrics.items():
             _measure(metrics, f"{paper}_{name}", metric, seen)
     _remark_on_rank(metrics, "", view)
-    for group in GROUPS if groups else ():
-        _remark_on_rank(metrics, f"_{group}", groups[group])
+    for group, members in groups.items() if groups else ():
+        _remark_on_rank(metrics, f"_{group}", members)
     return metrics
 
 
@@ -154,14 +154,16 @@ CLASS: dict[str, tuple[Callable[[View], Tensor], tuple[str, ...]]] = {
 
 
 def _measure(metrics: Metrics, name: str, metric: Metric | Across, *views: View | None) -> None:
-    if None in views:
+    seen = [view for view in views if view is not None]
+    if len(seen) < len(views):
         metrics.put(name, math.nan, NO_MAJORITY)
         return
-    reasons = [reason for view in views if (reason := missing(metric, view))]
+    reasons = [reason for view in seen if (reason := missing(metric.needs, view))]
+    measure: Callable[..., float] = metric.measure
     if reasons:
         metrics.put(name, math.nan, reasons[0])
     else:
-        metrics.put(name, metric.measure(*views), metric.unless)
+        metrics.put(name, measure(*seen), metric.unless)
 
 
 def _preset(name: str) -> Preset:

@@ -7,19 +7,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from os import PathLike
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eqcollapse.collapse.arrays import as_tensor
+from eqcollapse.collapse.arrays import as_tensor, present
 from eqcollapse.collapse.gathering import Gathering
 from eqcollapse.collapse.serialization import passes_of, tensors_of
 from eqcollapse.collapse.streaming import FirstPass, Projection, SecondPass
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
+Pass = TypeVar("Pass", FirstPass, SecondPass)
 
 CLASS_SCATTER_BYTES = 64 << 20
 """With scatter="auto": one scatter matrix a class up to this size (K of about 200), a single pooled one
@@ -80,7 +82,7 @@ class Moments:
         small = 8 * num_classes * rank**2 <= CLASS_SCATTER_BYTES
         self._pooled = scatter == "pooled" or (scatter == "auto" and not small)
         self._device = None if device is None else torch.device(device)
-        self._first = FirstPass.empty(num_classes, dim, self._device) if device is not None else None
+        self._first = None if self._device is None else FirstPass.empty(num_classes, dim, self._device)
         self._second: SecondPass | None = None
         self._projection: Projection | None = None
         self._gathering = Gathering()
@@ -173,7 +175,7 @@ class Moments:
             return self
         if not (_equal(first.counts, others.counts) and _equal(first.means, others.means)):
             raise ValueError("these second passes began from different first passes: merge the first passes before")
-        self._second = self._second.merged(_moved(other._second, device))
+        self._second = self._second.merged(_moved(present("second pass", other._second), device))
         return self
 
     # What has been accumulated. Reading waits for the device.
@@ -270,9 +272,9 @@ class Moments:
     def _take_in(self, features: Tensor, labels: Tensor) -> None:
         if self._second is None:
             self._taken_in += len(labels)
-            self._first.update(features, labels)
+            self._first_pass(features.device).update(features, labels)
         else:
-            self._second.update(self._projection, features, labels)
+            self._second.update(present("projection", self._projection), features, labels)
 
     @_as_normal_tensors
     def _settle(self) -> None:
@@ -340,6 +342,6 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.cpu().nan_to_num(), other.cpu().nan_to_num())
 
 
-def _moved(part: FirstPass | SecondPass, device: torch.device) -> FirstPass | SecondPass:
-    moved = {name: None if value is None else value.to(device) for name, value in vars(part).items()}
+def _moved(part: Pass, device: torch.device) -> Pass:
+    moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in vars(part).items()}
     return type(part)(**moved)

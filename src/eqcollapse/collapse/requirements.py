@@ -23,9 +23,9 @@ class Metric:
     unless: str = "class means coincide"
 
 
-def missing(metric: Metric, view: View) -> str | None:
-    """Return why `metric` cannot be measured in `view`, or None if it can."""
-    return next((reason for reason in (NEEDS[need](view) for need in metric.needs) if reason), None)
+def missing(needs: tuple[str, ...], view: View) -> str | None:
+    """Return why what has these `needs` cannot be measured in `view`, or None if it can."""
+    return next((reason for reason in (NEEDS[need](view) for need in needs) if reason), None)
 
 
 def _samples(view: View) -> str | None:
@@ -61,7 +61,7 @@ def _spread(view: View) -> str | None:
 
 
 def _weight(view: View) -> str | None:
-    if view.all_weight is None:
+    if view.classifier is None:
         return "no classifier was given"
     scale = float(view.all_weight.abs().max())
     if not math.isfinite(scale):
@@ -79,7 +79,7 @@ def _decisions(view: View) -> str | None:
     counted = view.second.fingerprint
     if counted is None:
         return "no classifier was given to the second pass"
-    asked = counted if view.all_weight is None else view.whole.fingerprint
+    asked = counted if view.classifier is None else view.whole.fingerprint
     if not bool(asked[:, :2].isfinite().all()):
         return "the classifier is not finite"
     if not bool(asked.isfinite().all()):

@@ -5,6 +5,7 @@ one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -170,13 +171,13 @@ class SecondPass:
             self._add_scatter(coordinates, of_class)
             nearest = projection.nearest(coordinates, of_class)
             self.centre_correct += class_counts(of_class, num_classes, nearest == of_class)
-            if projection.logits_of_means is not None:
+            if projection.logits_of_means is not None and self.agreeing is not None and self.correct is not None:
                 decision = (rows_of(projection.logits_of_means, of_class) + products[:, rank:]).argmax(1)
                 self.agreeing += class_counts(of_class, num_classes, decision == nearest)
                 self.correct += class_counts(of_class, num_classes, decision == of_class)
 
     def _add_scatter(self, coordinates: Tensor, labels: Tensor) -> None:
-        if self.pooled:
+        if self.spread is not None:
             self.scatter[0].addmm_(coordinates.T, coordinates)
             self.shift += class_sums(coordinates, labels, len(self.counts))
             self.spread += class_sums(coordinates.square(), labels, len(self.counts))
@@ -216,7 +217,7 @@ class SecondPass:
             raise ValueError("these second passes began from different first passes: merge the first passes before")
         if not same_classifier(self.fingerprint, other.fingerprint):
             raise ValueError("these second passes counted the decisions of different classifiers")
-        added = {
+        added: dict[str, Any] = {
             name: None if getattr(self, name) is None else getattr(self, name) + getattr(other, name)
             for name in ("counts", "squares", "shift", "scatter", "centre_correct", "spread", "agreeing", "correct")
         }

@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from eqcollapse.collapse.arrays import present
 from eqcollapse.collapse.moments import Moments, check_classifier
 from eqcollapse.collapse.streaming import SecondPass, fingerprint
 from eqcollapse.collapse.variability import (
@@ -50,7 +51,7 @@ class Options:
     within: str = "samples"
     center_weight: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}")
@@ -62,7 +63,7 @@ class View:
     on the CPU.
 
     `classes` (k), their indices; `counts` (k); `raw_means` (k×d); `traces` (k), sums of ||h - m_y||^2;
-    `all_weight` (K×d) and `bias` (K) or None; `whole`, the view of all classes that a group is part of.
+    `classifier`, its weight (K×d), and `bias` (K) or None; `whole`, the view of all classes that a group is part of.
     """
 
     options: Options
@@ -71,7 +72,7 @@ class View:
     counts: Tensor
     raw_means: Tensor
     traces: Tensor
-    all_weight: Tensor | None
+    classifier: Tensor | None
     bias: Tensor | None
     parent: View | None = None
 
@@ -88,7 +89,7 @@ class View:
             counts=counts[classes].double(),
             raw_means=moments.means.cpu()[classes],
             traces=moments.traces.cpu()[classes],
-            all_weight=None if weight is None else weight.detach().to("cpu", torch.float64),
+            classifier=None if weight is None else weight.detach().to("cpu", torch.float64),
             bias=None if bias is None else bias.detach().to("cpu", torch.float64),
         )
 
@@ -112,7 +113,7 @@ class View:
     @cached_property
     def second(self) -> SecondPass:
         """The second pass, on the CPU."""
-        return self.moments.second if self.parent is None else self.parent.second
+        return self.parent.second if self.parent is not None else present("second pass", self.moments.second)
 
     @cached_property
     def excess(self) -> Tensor:
@@ -180,6 +181,11 @@ class View:
     def mean(self) -> Tensor:
         """The global mean of the classes in view (d)."""
         return self._centre(self.raw_means)
+
+    @property
+    def all_weight(self) -> Tensor:
+        """The classifier's rows of all K classes, as they are."""
+        return present("classifier", self.classifier)
 
     @property
     def raw_weight(self) -> Tensor:
@@ -268,7 +274,7 @@ class View:
 
     def _whitened_parts(self, between: Between) -> Tensor:
         if self.second.pooled:
-            spread = self.second.spread - self.excess.square()
+            spread = self.second.class_spread - self.excess.square()
             return (spread @ between.whitening.square().sum(1))[self.classes].clamp(min=0.0)
         excess = (self.excess[self.classes] @ between.whitening).square().sum(1)
         return (whitened_trace(self.second.scatter[self.classes], between) - excess).clamp(min=0.0)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import zstandard
 
@@ -89,7 +89,7 @@ def folder_members(folder: Path, digests: dict[str, str], limits: Limits = LIMIT
 def _tar_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
     with open(path, "rb") as file, _decompressed(path, file) as plain:
         bounded = _Bounded(plain, path.name, limits.total_bytes(path))
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:
+        with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r|") as archive:
             for member in archive:
                 if member.isdir():
                     check_name(member.name, path.name)
@@ -99,7 +99,8 @@ def _tar_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
                     check_name(member.name, path.name)
                     _check_size(member.size, member.name, path.name, limits)
                     bounded.allow(member.size)
-                    yield member.name, archive.extractfile(member).read()
+                    content = archive.extractfile(member)
+                    yield member.name, content.read() if content else b""
                 bounded.allow(0)
             bounded.finish(archive.offset)
 
@@ -171,7 +172,7 @@ def _decompressed(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
             yield plain
     else:
         with gzip.GzipFile(fileobj=file) as plain:
-            yield plain
+            yield cast(BinaryIO, plain)
 
 
 class _Bounded:
@@ -189,7 +190,7 @@ class _Bounded:
         """Permit a member of `size` bytes and what stands before the next one."""
         self._allowed = size + _TAR_SLACK
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         chunk = self._file.read(size)
         self._allowed -= len(chunk)
         self._total -= len(chunk)

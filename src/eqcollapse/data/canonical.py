@@ -20,7 +20,7 @@ from .registry import IDX_HEADER, CanonicalSet, RemoteFile
 Fetch = Callable[[RemoteFile], Path]
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
-_CIFAR_FILES = {
+_CIFAR_FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar-10-binary.tar.gz": {
         "train": tuple(f"cifar-10-batches-bin/data_batch_{batch}.bin" for batch in range(1, 6)),
         "test": ("cifar-10-batches-bin/test_batch.bin",),
@@ -38,7 +38,7 @@ def read_idx(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str, s
     """MNIST's four idx files: a big-endian header (magic number, sizes), then the bytes."""
     content = {}
     for role, file in canonical.files.items():
-        content[role] = gunzip(fetch(file), file.content_bytes)
+        content[role] = gunzip(fetch(file), file.content_bytes or file.max_bytes)
     names = {role: file.name.removesuffix(".gz") for role, file in canonical.files.items()}
     splits = {}
     for split, count in canonical.counts.items():

@@ -78,7 +78,7 @@ def mismatch(path: Path, file: RemoteFile) -> str | None:
             return f"has the {algorithm} {found}, not {pinned}"
     if file.content_sha256:
         try:
-            found = sha256(gunzip(path, file.content_bytes)).hexdigest()
+            found = sha256(gunzip(path, file.content_bytes or file.max_bytes)).hexdigest()
         except EqcollapseError as error:
             return str(error)
         if found != file.content_sha256:

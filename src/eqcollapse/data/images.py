@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from eqcollapse.runtime.errors import EqcollapseError
 
@@ -85,11 +86,9 @@ def stack(images: list[np.ndarray], channels: int) -> np.ndarray:
     `images` is emptied on the way, so that the pixels are not held twice.
     """
     stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.uint8)
-    for row in range(len(images)):
-        image = images[row]
+    for row in reversed(range(len(images))):
+        image = images.pop()
         stacked[row] = image if image.ndim == 2 else image.transpose(2, 0, 1)
-        images[row] = None
-    images.clear()
     return stacked
 
 
@@ -104,7 +103,7 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise EqcollapseError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS} are allowed")
-    if image.format == "TIFF" and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+    if isinstance(image, TiffImageFile) and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ()):
         raise EqcollapseError(f"{name}: a TIFF of signed values; store unsigned ones of 8 or 16 bits")
     if image.mode not in _GREY_MODES | _COLOUR_MODES and not _is_wide(image):
         raise EqcollapseError(f"{name}: pixels of mode {image.mode}; store 8 or 16 bits a channel")

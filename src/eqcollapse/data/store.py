@@ -1,8 +1,10 @@
 """A data set on disk: one safetensors file a split, the same bytes for the same content."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -13,6 +15,9 @@ from eqcollapse.runtime.files import replacing
 
 # safetensors writes several metadata keys in an order that changes from run to run: one key holds them all.
 _METADATA_KEY = "eqcollapse.dataset"
+
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     return _read(path, lambda file: file.get_tensor("labels"))
 
 
-def _read(path, take):
+def _read(path: str | Path, take: Callable[[Any], Taken]) -> Taken:
     try:
         with safe_open(path, framework="numpy") as file:
             return take(file)
@@ -64,7 +69,7 @@ def _read(path, take):
         raise EqcollapseError(f"{path}: not a data set of the stage `data` ({error}); make it anew") from error
 
 
-def _dataset(file, images: np.ndarray) -> Dataset:
+def _dataset(file: Any, images: np.ndarray) -> Dataset:
     metadata = json.loads(file.metadata()[_METADATA_KEY])
     return Dataset(
         images=images,

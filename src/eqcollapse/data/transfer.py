@@ -103,7 +103,7 @@ class _Pace:
 
     def gain(self, count: int) -> None:
         """Count bytes of the file."""
-        self._gained += count
+        self._gained = (self._gained or 0) + count
 
     def check(self) -> None:
         """Raise TransferError if the time that there was has brought too little."""
@@ -148,7 +148,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self._response = staticmethod(functools.partial(_WatchedResponse, pace))
 
     def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> urllib3.HTTPConnectionPool:
-        pool = super().get_connection_with_tls_context(*arguments, **options)
+        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
         kind = pool.ConnectionCls
         pool.ConnectionCls = type(kind.__name__, (kind,), {"response_class": self._response})
         return pool

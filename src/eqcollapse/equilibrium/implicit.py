@@ -10,6 +10,7 @@ products with (df/dz)^T and, at the end, df/d(x, theta).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,12 +59,12 @@ class _Implicit(torch.autograd.Function):
     """Has the value of the leaf z*, and hands the adjoint v to f's image, whose graph does the rest."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, adjoint: _Adjoint) -> Tensor:
+    def forward(ctx: Any, image: Tensor, adjoint: _Adjoint) -> Tensor:
         ctx.adjoint = adjoint
         return adjoint.leaf.detach()
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():  # true exactly under create_graph
             raise DoubleBackwardError(
                 "an implicit gradient has no second derivative: take this one without create_graph, or use "
@@ -72,19 +73,19 @@ class _Implicit(torch.autograd.Function):
         adjoint = ctx.adjoint
         if adjoint.config is None:
             return cotangent, None
-        solution = _solve_adjoint(adjoint, cotangent)
+        solution = _solve_adjoint(adjoint, adjoint.config, cotangent)
         adjoint.observe(solution)
         return solution.z, None
 
 
-def _solve_adjoint(adjoint: _Adjoint, cotangent: Tensor) -> Solution:
+def _solve_adjoint(adjoint: _Adjoint, config: SolverConfig, cotangent: Tensor) -> Solution:
     total = torch.empty_like(cotangent)  # no evaluation outlives the next: fresh pages each time cost a tenth
 
     def pull(v: Tensor) -> Tensor:
         (product,) = torch.autograd.grad(adjoint.image, adjoint.leaf, v, retain_graph=True, allow_unused=True)
         return cotangent if product is None else torch.add(product, cotangent, out=total)
 
-    return fixed_point(pull, cotangent.clone(), adjoint.config, adjoint.workspace, relative_to_start=True)
+    return fixed_point(pull, cotangent.clone(), config, adjoint.workspace, relative_to_start=True)
 
 
 def unroll(f: Map, z0: Tensor, config: SolverConfig) -> tuple[Tensor, Solution]:

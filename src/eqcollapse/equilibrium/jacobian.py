@@ -1,5 +1,7 @@
 """Questions about a layer at a state: is it contractive there, how to make it so, where does a NaN start."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -134,7 +136,7 @@ class NanWatch:
             self.origin = name
         return finite
 
-    def _look(self, name: str):
+    def _look(self, name: str) -> Callable[[nn.Module, tuple, object], None]:
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
             if self.origin is None and not _finite(output) and all(_finite(value) for value in inputs):
                 self.origin = name

@@ -10,6 +10,8 @@ from .exceptions import ConfigError
 from .jacobian import normalised, random_like
 from .lipschitz import Contraction, conv_norm_bound, matrix_norm_bound
 
+Kernels = Callable[[tuple[int, int]], tuple[Tensor, Tensor]]
+"""The kernels of a layer on images of a size (H, W)."""
 MEASURING_STEPS = 100
 
 
@@ -74,7 +76,8 @@ class ContractiveConv(nn.Module):
 
     def bind(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Compute for x (B, C, H, W) what z does not change; return z -> f(z, x)."""
-        kernel1, kernel2 = self._operators(x.shape[-2:])
+        rows, columns = x.shape[-2:]
+        kernel1, kernel2 = self._operators((rows, columns))
         injected = self.norm(self.inject(x))
 
         def f(z: Tensor) -> Tensor:
@@ -89,15 +92,16 @@ class ContractiveConv(nn.Module):
 
     def operators(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The kernels in use on images of `size` (H, W): of norm sqrt(bound) by `conv_norm_bound`."""
-        return tuple(
+        kernel1, kernel2 = (
             _scaled(kernel, conv_norm_bound(kernel, size), self.bound**0.5) for kernel in (self.kernel1, self.kernel2)
         )
+        return kernel1, kernel2
 
     def _operators(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The same; without gradients they are computed once for the weights as they are."""
         if torch.is_grad_enabled():
             return self.operators(size)
-        return self._kept.get((self.kernel1, self.kernel2), tuple(size), self.operators)
+        return self._kept.get((self.kernel1, self.kernel2), size, self.operators)
 
     @torch.no_grad()
     def contraction(self, size: tuple[int, int]) -> Contraction:
@@ -157,7 +161,7 @@ class _Kept:
     def __init__(self) -> None:
         self._entry: tuple | None = None
 
-    def get(self, weights: tuple[Tensor, ...], size: tuple[int, int], compute: Callable) -> tuple[Tensor, ...]:
+    def get(self, weights: tuple[Tensor, ...], size: tuple[int, int], compute: Kernels) -> tuple[Tensor, Tensor]:
         """Return compute(size), from the last time if `size` and all `weights` are those of then."""
         if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or _captured(weights[0].device):
             return compute(size)

@@ -9,6 +9,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import cache, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,7 +180,7 @@ class _Powers:
         unit = _power_of_two(matrices.detach())
         matrices = _wide(matrices * unit.reciprocal()[..., None, None])
         grams = [matrices @ matrices.mH]
-        logarithm: Tensor | float = 0.0
+        logarithm = torch.zeros_like(unit)
         for power in range(squarings):
             norm = _frobenius(grams[-1])
             logarithm = logarithm + norm.log() / 2**power
@@ -204,13 +205,13 @@ class _GramBound(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, matrices: Tensor, powers: _Powers) -> Tensor:
+    def forward(ctx: Any, matrices: Tensor, powers: _Powers) -> Tensor:
         ctx.powers = powers
         ctx.save_for_backward(matrices)
         return powers.bound.clone()
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         (matrices,) = ctx.saved_tensors
         powers = ctx.powers
         if torch.is_grad_enabled():  # true exactly under create_graph: the gradient then has a graph itself

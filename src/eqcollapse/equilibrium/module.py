@@ -91,7 +91,8 @@ class Equilibrium(nn.Module):
 
     def layer_at(self, x: Tensor) -> Map:
         """Return z -> layer(z, x), with what does not depend on z computed once where the layer has `bind`."""
-        return self.layer.bind(x) if hasattr(self.layer, "bind") else lambda z: self.layer(z, x)
+        bind: Callable[[Tensor], Map] | None = getattr(self.layer, "bind", None)
+        return bind(x) if bind else lambda z: self.layer(z, x)
 
     def explain_nan(self, x: Tensor) -> str | None:
         """Solve for x again, watching the layer; say where the first number that is not finite came from.

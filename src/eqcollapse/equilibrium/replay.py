@@ -105,8 +105,9 @@ def _refuse_changes(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
 
 
 def _equal(before: Stamp, after: Stamp) -> bool:
-    same = torch.equal if isinstance(before[1], Tensor) and isinstance(after[1], Tensor) else int.__eq__
-    return before[0] == after[0] and bool(same(before[1], after[1]))
+    if isinstance(before[1], Tensor) and isinstance(after[1], Tensor):
+        return before[0] == after[0] and torch.equal(before[1], after[1])
+    return before == after
 
 
 def _get_state(device: torch.device) -> Tensor:

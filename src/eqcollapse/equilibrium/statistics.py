@@ -36,7 +36,7 @@ class Meter:
 
         Empty where nothing was solved.
         """
-        if self._sums is None:
+        if self._sums is None or self._worst is None:
             return {}
         steps, residual, converged = (self._sums / self._samples).tolist()
         return {

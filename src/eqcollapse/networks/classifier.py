@@ -12,7 +12,7 @@ from eqcollapse.networks.resnet import Encoder, ExplicitHead, initialise
 class Classifier(nn.Module):
     """Images N×C×H×W -> logits N×K, by way of the features (of H or z*, N×d) that W reads."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module, num_classes: int, bias: bool):
+    def __init__(self, encoder: Encoder, head: EquilibriumHead | ExplicitHead, num_classes: int, bias: bool):
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -45,7 +45,7 @@ def build(
         return Classifier(encoder, head, num_classes, network.bias)
 
 
-def _head(network: Network, equilibrium: EquilibriumSettings | None, channels: int) -> nn.Module:
+def _head(network: Network, equilibrium: EquilibriumSettings | None, channels: int) -> EquilibriumHead | ExplicitHead:
     if equilibrium is not None:
         return EquilibriumHead(channels, equilibrium)
     head = ExplicitHead(channels, network.blocks)

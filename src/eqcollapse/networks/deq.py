@@ -1,5 +1,7 @@
 """The equilibrium head: the last stage of the ResNet as a deep equilibrium model."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -12,7 +14,7 @@ from eqcollapse.equilibrium import (
 )
 from eqcollapse.networks.config import Equilibrium as EquilibriumSettings
 
-LAYERS = {
+LAYERS: dict[str, Callable[[int, EquilibriumSettings], nn.Module]] = {
     "residual": lambda channels, settings: ResidualConv(channels, settings.hidden),
     "contractive": lambda channels, settings: ContractiveConv(channels, settings.hidden, bound=settings.bound),
 }
@@ -57,10 +59,15 @@ class EquilibriumHead(nn.Module):
 
     def jacobian_penalty(self, seed: int) -> Tensor:
         """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""
-        injected, equilibrium = self._last
+        injected, equilibrium = self._at_last()
         return jacobian_regularisation(self.equilibrium.layer_at(injected), equilibrium, seed=seed)
 
     def nan_origin(self) -> str | None:
         """Return which part of the layer made the first NaN at the last input in training; None if none did."""
-        injected, _ = self._last
+        injected, _ = self._at_last()
         return self.equilibrium.explain_nan(injected.detach())
+
+    def _at_last(self) -> tuple[Tensor, Tensor]:
+        if self._last is None:
+            raise RuntimeError("no batch was seen in training mode since the last evaluation")
+        return self._last

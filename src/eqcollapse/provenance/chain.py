@@ -95,8 +95,8 @@ class Chain:
 
     def _where(self, dataset: str) -> str:
         """Return the options that say where the bytes of `dataset` lie, as today's params.yaml has them."""
-        known = self._here and dataset in self._here.params.datasets
-        return self._here.where(dataset) if known else ""
+        here = self._here
+        return here.where(dataset) if here and dataset in here.params.datasets else ""
 
     @cached_property
     def _here(self) -> Study | None:

@@ -9,6 +9,7 @@ from eqcollapse.provenance.hashing import Content
 from eqcollapse.provenance.reading import Record, is_record
 from eqcollapse.provenance.staleness import Cause, Relatives, differences
 from eqcollapse.study.jobs import Job
+from eqcollapse.training.config import TrainSpec
 
 REDO = "run snakemake"
 REMAKE = "remove it and run snakemake"
@@ -106,19 +107,17 @@ def _check_record(job: Job, record: Record, code: str) -> Iterator[Finding]:
         if stated[key] != value:
             old, new = _contrast(key, value, stated[key])
             yield Finding("record", record.path, f"{key}: {old}", new, f"remove it and its outputs; {REDO}")
-    if fault := _command_fault(content):
-        yield Finding("record", record.path, "a command that says what the record says", fault, REMAKE)
-    for key, value in _run_of(job).items():
-        if json.dumps(content["run"].get(key)) != json.dumps(value):  # 1 is not true
-            stated = content["run"].get(key)
-            yield Finding(
-                "record", record.path, f"run.{key}: {value}", f"{stated}", f"remove it and its outputs; {REDO}"
-            )
+    if wrong := _command_fault(content):
+        yield Finding("record", record.path, "a command that says what the record says", wrong, REMAKE)
+    for key, settled in _run_of(job).items():
+        if json.dumps(content["run"].get(key)) != json.dumps(settled):  # 1 is not true
+            found = str(content["run"].get(key))
+            yield Finding("record", record.path, f"run.{key}: {settled}", found, f"remove it and its outputs; {REDO}")
 
 
 def _run_of(job: Job) -> dict[str, object]:
     """Return what the record of `job` must say of how it ran, where the study settles it."""
-    if job.stage == "train":
+    if isinstance(job.spec, TrainSpec):
         return {"threads": job.spec.train.threads, "deterministic": job.spec.train.deterministic}
     return {"threads": 1} if job.stage in ("theory", "collapse") else {}
 

@@ -85,9 +85,9 @@ def _rest(known: Sources, now: str) -> Iterator[tuple[str, str]]:
         committed = at_head(path)
         if committed is not None and Path(path).read_bytes() != committed:
             yield path, "changed, and in no commit"
-    for path in sorted(ROOT.parent.iterdir()):
-        if path.suffix == ".py" or (path.is_dir() and path != ROOT and (path / "__init__.py").exists()):
-            yield f"src/{path.name}", "beside the package: every job could import it instead of what it means to"
+    for beside in sorted(ROOT.parent.iterdir()):
+        if beside.suffix == ".py" or (beside.is_dir() and beside != ROOT and (beside / "__init__.py").exists()):
+            yield f"src/{beside.name}", "beside the package: every job could import it instead of what it means to"
 
 
 def _blame(used: _Used, jobs: list[Job], known: Sources, now: str) -> list[tuple[str, str, str, str]]:

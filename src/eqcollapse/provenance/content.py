@@ -9,13 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from eqcollapse.data.config import SplitSpec
 from eqcollapse.provenance.findings import Finding
 from eqcollapse.provenance.reading import Record
 from eqcollapse.provenance.records import environment
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.jobs import Job
 from eqcollapse.study.stages import STAGES
+
+if TYPE_CHECKING:  # the audit does without numpy where it can
+    import numpy as np
 
 AGAIN = ("table", "claims", "page")
 """The stages that are made again, besides splits."""
@@ -58,7 +63,7 @@ def _check_split(job: Job) -> Iterator[Finding]:
 
     try:
         labels = read_labels(job.inputs[0])
-        expected = split_csv(job.spec, labels)
+        expected = split_csv(cast(SplitSpec, job.spec), labels)
     except EqcollapseError as error:
         yield Finding("content", job.path, "a split of its data", str(error))
         return
@@ -67,7 +72,7 @@ def _check_split(job: Job) -> Iterator[Finding]:
         yield Finding("content", job.path, "the samples that its spec draws", _split_fault(held, expected, labels))
 
 
-def _split_fault(held: bytes, expected: str, labels) -> str:
+def _split_fault(held: bytes, expected: str, labels: "np.ndarray") -> str:
     """Say in words what is wrong with a split: the worst first."""
     try:
         rows = [(int(row["index"]), int(row["label"])) for row in csv.DictReader(io.StringIO(held.decode()))]

@@ -71,7 +71,7 @@ class _Crate:
         self._ids: dict[str, str] = {}  # by path: the crate's own name for a file quotes the @ of a digest
         self._stages = list(dict.fromkeys(job.stage for job in jobs))
 
-    def build(self):
+    def build(self) -> Any:
         """Return the crate with everything in it."""
         self._describe_root()
         workflow = self._workflow()
@@ -83,7 +83,7 @@ class _Crate:
         self._organise(whole, steps, runs)
         return self._crate
 
-    def _context(self, address: str, kind: str | list[str], **properties):
+    def _context(self, address: str, kind: str | list[str], **properties: Any) -> Any:
         from rocrate.model.contextentity import ContextEntity
 
         return self._crate.add(ContextEntity(self._crate, address, properties={"@type": kind, **properties}))
@@ -115,7 +115,7 @@ class _Crate:
                  for author in citation.get("authors", [])]  # fmt: skip
         return [self._context(f"#author-{number}", "Organization", name=name) for number, name in enumerate(named, 1)]
 
-    def _workflow(self):
+    def _workflow(self) -> Any:
         kinds = {"@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]}
         workflow = self._crate.add_workflow("Snakefile", "Snakefile", main=True, lang="snakemake", properties=kinds)
         workflow["name"] = "eqcollapse"
@@ -131,12 +131,12 @@ class _Crate:
                               if stage in self._stages]  # fmt: skip
         return workflow
 
-    def _parameter(self, identifier: str, name: str, kind: str):
+    def _parameter(self, identifier: str, name: str, kind: str) -> Any:
         profile = {"@id": "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"}
         self._context(profile["@id"], "CreativeWork", name="FormalParameter", version="1.0-RELEASE")
         return self._context(identifier, "FormalParameter", name=name, additionalType=kind, conformsTo=profile)
 
-    def _tools(self, workflow) -> dict[str, Any]:
+    def _tools(self, workflow: Any) -> dict[str, Any]:
         """Add the module of each stage, which runs its jobs, as a part of the workflow."""
         tools = {}
         for stage in self._stages:
@@ -180,7 +180,7 @@ class _Crate:
     def _reference(self, file: str) -> dict[str, str]:
         return {"@id": self._ids[file]}
 
-    def _steps(self, workflow, tools: Mapping) -> dict[str, Any]:
+    def _steps(self, workflow: Any, tools: Mapping) -> dict[str, Any]:
         steps = {}
         for position, stage in enumerate(self._stages):
             steps[stage] = self._context(f"#step-{stage}", "HowToStep", name=STAGES[stage].about,
@@ -188,7 +188,7 @@ class _Crate:
         workflow["step"] = list(steps.values())
         return steps
 
-    def _job_action(self, job: Job, tool):
+    def _job_action(self, job: Job, tool: Any) -> Any:
         record = self._records[job.record]
         properties = {
             "@type": "CreateAction",
@@ -210,7 +210,7 @@ class _Crate:
                                sha256=image["sha256"])  # fmt: skip
         return {"containerImage": {"@id": entity.id}}
 
-    def _run_action(self, workflow):
+    def _run_action(self, workflow: Any) -> Any:
         shown = [file for job in self._jobs if job.stage in ("table", "figure") for file in job.outputs]
         results = [self._reference(file) for file in shown or [file for job in self._jobs for file in job.outputs]]
         properties = {"name": "The run of the study in params.yaml", "@type": "CreateAction",
@@ -219,7 +219,7 @@ class _Crate:
         self._crate.root_dataset["mentions"] = action
         return action
 
-    def _organise(self, whole, steps: Mapping, runs: Mapping) -> None:
+    def _organise(self, whole: Any, steps: Mapping, runs: Mapping) -> None:
         """Tie the run, its steps and its jobs together: what Snakemake organised."""
         controls = [
             self._context(f"#control-{job.path}", "ControlAction", name=f"control of {job.path}",

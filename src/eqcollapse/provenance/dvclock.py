@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Hashes:
         if os.path.isdir(path):
             return {"hash": "md5", **self._of_folder(path)}
         held = self._content(path)
-        return held and {"hash": "md5", "md5": held.md5, "size": held.bytes}
+        return {"hash": "md5", "md5": held.md5, "size": held.bytes} if held else None
 
     def _content(self, path: str) -> Content | None:
         if path in self._found:
@@ -110,7 +110,7 @@ class Hashes:
         return {"md5": f"{digest}.dir", "size": size, "nfiles": len(known)}
 
 
-def _ignored():
+def _ignored() -> Callable[[str], bool]:
     """Return the test of .dvcignore, and of what DVC never looks at."""
     from pathspec import PathSpec
 

@@ -14,6 +14,7 @@ from eqcollapse.provenance.hashing import content
 from eqcollapse.provenance.reading import Record, undigested
 from eqcollapse.provenance.staleness import differences
 from eqcollapse.study.grid import snapshot_epochs
+from eqcollapse.study.params import Params
 
 MOST = 30
 """Lines of a list that the answer prints; `tree` has all."""
@@ -166,7 +167,9 @@ class _Defaults:
             return
         spec = body["spec"]
         if body["stage"] == "train":
-            yield from differences(self._sections(spec), {key: spec[key] for key in _SECTIONS if spec.get(key)})
+            yield from differences(
+                _sections(self._study.params, spec), {key: spec[key] for key in _SECTIONS if spec.get(key)}
+            )
             return
         job = self._jobs.get(f"{body['stage']} {undigested(body['outputs'][0]['path'])}")
         if job:
@@ -174,11 +177,12 @@ class _Defaults:
         else:
             yield "there is no such job in the default study"
 
-    def _sections(self, spec: dict[str, Any]) -> dict[str, Any]:
-        base = {key: getattr(self._study.params, key).model_dump() for key in _SECTIONS if spec.get(key)}
-        chosen = base["snapshots"]
-        chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
-        return base
+
+def _sections(params: Params, spec: dict[str, Any]) -> dict[str, Any]:
+    base = {key: getattr(params, key).model_dump() for key in _SECTIONS if spec.get(key)}
+    chosen = base["snapshots"]
+    chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
+    return base
 
 
 def _owner(record: Record) -> str:

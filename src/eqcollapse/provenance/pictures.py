@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
+from eqcollapse.data.config import SplitSpec
 from eqcollapse.provenance.findings import Lineage
 from eqcollapse.study.jobs import Job
+from eqcollapse.training.config import TrainSpec
 
 COLOURS = {
     "fresh": "#d5eadf",
@@ -77,9 +79,9 @@ def _boxes(jobs: list[Job]) -> list[_Box]:
 
 def _names(job: Job) -> list[str]:
     """Return the parts of the name under which a job is drawn: data set, split, model; or the file's name."""
-    if job.stage == "train":
+    if isinstance(job.spec, TrainSpec):
         return [job.spec.dataset, job.spec.split, job.spec.model]
-    if job.stage == "splits":
+    if isinstance(job.spec, SplitSpec):
         return [job.spec.dataset, job.spec.split]
     name = job.path.rpartition("/")[2]
     return [name.partition("@")[0] if "@" in name else name.rpartition(".")[0]]

@@ -104,7 +104,7 @@ def undigested(path: str) -> str:
 
 
 @cache
-def _validator():
+def _validator() -> Any:
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(json.loads(SCHEMA.read_text()))

@@ -139,7 +139,8 @@ def recorded(words: Iterable[str], piped: Iterable[str]) -> list[str]:
 
     The names in `piped`, which came by standard input, stand in the place of `-`.
     """
-    kept, skip = [], False
+    kept: list[str] = []
+    skip = False
     for word in words:
         skip, skipped = word in UNRECORDED, skip
         if not (skip or skipped or word.startswith(tuple(f"{option}=" for option in UNRECORDED))):

@@ -32,7 +32,7 @@ class Relatives:
         causes = [_cause(job, code, record) for record in candidates if record.content["digest"] != job.digest]
         if not causes:
             return Cause("missing", "never made, or removed")
-        return min(causes, key=lambda cause: (cause.detail.count(";"), cause.old.path))
+        return min(causes, key=lambda cause: (cause.detail.count(";"), cause.old.path if cause.old else ""))
 
 
 def _cause(job: Job, code: str, old: Record) -> Cause:

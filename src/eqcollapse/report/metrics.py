@@ -90,11 +90,11 @@ def _collapse_rows(tensors: dict[str, Tensor], majority: list[int], num_classes:
     for epoch, kept in _grouped(tensors).items():
         weight, bias = kept.pop("weight"), kept.pop("bias", None)
         for layer, moments in _grouped(kept).items():
-            reader = (weight, bias) if layer == "features" else (None, None)  # W reads no other layer
-            metrics = collapse_metrics(Moments.from_tensors(moments), *reader, majority=majority or None)
+            W, b = (weight, bias) if layer == "features" else (None, None)  # W reads no other layer
+            metrics = collapse_metrics(Moments.from_tensors(moments), W, b, majority=majority or None)
             row = {"epoch": int(epoch.removeprefix("epoch-")), "layer": layer, **metrics}
             if layer == "features":
-                row |= _least_accuracy(Moments.from_tensors(moments), *reader, majority)
+                row |= _least_accuracy(Moments.from_tensors(moments), weight, bias, majority)
             yield row
 
 

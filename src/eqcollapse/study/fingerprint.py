@@ -146,7 +146,6 @@ def _normal(node: Any) -> Any:
 
 
 def _without_docstring(node: ast.AST, name: str, value: Any) -> Any:
-    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    if name == "body" and documented and ast.get_docstring(node, clean=False) is not None:
-        return value[1:]
+    if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return value if ast.get_docstring(node, clean=False) is None else value[1:]
     return value

@@ -5,7 +5,7 @@ Imports neither torch nor numpy, so that the DAG builds in a second or two.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,7 +130,7 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
     return params
 
 
-def _faults(params: Params):
+def _faults(params: Params) -> Iterator[str]:
     """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
     yield from _repeats(params)
     yield from _theory_faults(params)
@@ -145,7 +145,7 @@ def _faults(params: Params):
     yield from _size_faults(params)
 
 
-def _repeats(params: Params):
+def _repeats(params: Params) -> Iterator[str]:
     lists = {
         "splits.majority": params.splits.majority,
         "splits.ratios": params.splits.ratios,
@@ -162,13 +162,13 @@ def _repeats(params: Params):
         yield from _repeated(key, values)
 
 
-def _repeated(key: str, values: list[Any]):
+def _repeated(key: str, values: list[Any]) -> Iterator[str]:
     for value, times in Counter(values).items():
         if times > 1:
             yield f"{key}: {shown(value)} is there {times} times"
 
 
-def _theory_faults(params: Params):
+def _theory_faults(params: Params) -> Iterator[str]:
     """Layer-peeled experiments may share a figure; all other figures have one source."""
     drawn: dict[str, tuple[str, bool]] = {}
     for name in params.theory:
@@ -185,7 +185,7 @@ def _theory_faults(params: Params):
             yield f"theory.{name}.figure: {chosen.figure!r} is also the figure of {other}: give it a name of its own"
 
 
-def _size_faults(params: Params):
+def _size_faults(params: Params) -> Iterator[str]:
     """Refuse a grid that would fill the memory before Snakemake has planned it."""
     cells = {name: _cells(params, experiment) for name, experiment in params.experiments.items()}
     large = {name: number for name, number in cells.items() if number > MOST_CELLS}
@@ -204,7 +204,7 @@ def _cells(params: Params, experiment: Experiment) -> int:
     return cells * len(experiment.models) * len(experiment.seeds)
 
 
-def _model_faults(params: Params, name: str):
+def _model_faults(params: Params, name: str) -> Iterator[str]:
     try:
         model = params.resolved(name)
     except ValidationError as error:
@@ -219,7 +219,7 @@ def _model_faults(params: Params, name: str):
                    f"train.epochs = {last}")  # fmt: skip
 
 
-def _batch_faults(params: Params):
+def _batch_faults(params: Params) -> Iterator[str]:
     pairs = {
         (model, dataset): None
         for experiment in params.experiments.values()
@@ -235,7 +235,7 @@ def _batch_faults(params: Params):
         yield from feasibility.batch_faults(model, settings, dataset, params.datasets[dataset])
 
 
-def _experiment_faults(params: Params, name: str, experiment: Experiment):
+def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Iterator[str]:
     where = f"experiments.{name}"
     for key, known in (("datasets", params.datasets), ("models", params.models)):
         for item in getattr(experiment, key):
@@ -249,7 +249,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment):
             yield from _split_faults(params, where, experiment, dataset)
 
 
-def _split_faults(params: Params, where: str, experiment: Experiment, name: str):
+def _split_faults(params: Params, where: str, experiment: Experiment, name: str) -> Iterator[str]:
     num_classes = _num_classes(params.datasets[name])
     for split in experiment.splits:
         match = SPLIT.match(split)
@@ -268,7 +268,7 @@ def _split_faults(params: Params, where: str, experiment: Experiment, name: str)
             yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
 
 
-def _majority_faults(params: Params):
+def _majority_faults(params: Params) -> Iterator[str]:
     """Hold KA and the named majority classes against the classes of every data set that is trained on."""
     trained = {name for experiment in params.experiments.values() for name in experiment.datasets}
     for name, dataset in params.datasets.items():

@@ -6,11 +6,13 @@ Imports neither torch nor numpy.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, Literal
 
 from eqcollapse.report.config import (
     AccuracyTable,
     ClaimsSpec,
     FeaturesFigure,
+    Figures,
     JudgedExperiment,
     PageSpec,
     Runs,
@@ -27,6 +29,9 @@ from eqcollapse.study.mappings import leaves, natural
 from eqcollapse.study.params import LONG_TAIL, Experiment, Params
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import UfmExperiment, UfmSpec
+
+Kind = Literal["descent", "low-rank", "layer_peeled"]
+"""How the theory's experiments are drawn."""
 
 
 def report_jobs(params: Params, jobs: Mapping[str, Mapping[str, Job]], code: Mapping[str, str]) -> list[Job]:
@@ -201,10 +206,10 @@ class _Report:
 
     def _theory_figures(self) -> Iterator[Job]:
         """Figures B-1 .. B-4 and A-theory; experiments with one figure are drawn together."""
-        drawn: dict[str, tuple[str, list[Job]]] = {}
+        drawn: dict[str, tuple[Kind, list[Job]]] = {}
         for name, job in self.theory.items():
             chosen = self.params.theory_experiment(name)
-            kind = chosen.drawn if isinstance(chosen, UfmExperiment) else chosen.kind
+            kind: Kind = chosen.drawn if isinstance(chosen, UfmExperiment) else chosen.kind
             drawn.setdefault(chosen.figure, (kind, []))[1].append(job)
         for name, (kind, jobs) in sorted(drawn.items(), key=lambda item: natural(item[0])):
             yield self._of_theory("figure", name, TheoryFigure(kind=kind, style=self._style), jobs)
@@ -236,11 +241,11 @@ class _Report:
         return self.params.resolved(model).network.head
 
     @property
-    def _style(self):
+    def _style(self) -> Figures:
         return self.params.report.figures
 
 
-def _runs(experiment: Experiment, splits: dict[str, list[str]]) -> dict[str, object]:
+def _runs(experiment: Experiment, splits: dict[str, list[str]]) -> dict[str, Any]:
     return {"splits": splits, "models": experiment.models, "seeds": experiment.seeds}
 
 

@@ -78,7 +78,7 @@ def _ufm(spec: UfmSpec, name: str, progress: Progress | None) -> Iterator[Row]:
     for run, (scale, problem, seed) in enumerate(runs):
         best = optimum(problem)
         for t, iteration in enumerate(trajectory.iterations):
-            row = {"lambda_scale": float(scale), "seed": seed, "iteration": iteration}
+            row: Row = {"lambda_scale": float(scale), "seed": seed, "iteration": iteration}
             row |= {"loss": float(trajectory.loss[t, run]), "optimum": best.loss, "status": best.status}
             gap = math.nan if best.status == "beaten" else float(trajectory.gap[t, run])
             row |= {"lower": best.lower, "gap": gap}

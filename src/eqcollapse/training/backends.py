@@ -24,7 +24,7 @@ def prepare(device: str, threads: int, deterministic: bool) -> torch.device:
     # As use_deterministic_algorithms(True), which imports the compiler besides: two seconds a cell.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Else every torch.empty is filled with NaN: a kernel more each, to find reads of what was never written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # torch makes it late
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_num_threads(threads)

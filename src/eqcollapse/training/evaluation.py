@@ -26,7 +26,7 @@ def correct_by_class(network: Classifier, features: Tensor, labels: Tensor) -> T
 
 def accuracies(counts: Tensor, majority: tuple[int, ...]) -> dict[str, float]:
     """Return the share of right answers, overall and, where some classes are `majority`, of both groups."""
-    groups = {"accuracy": slice(None)}
+    groups: dict[str, slice | list[int]] = {"accuracy": slice(None)}
     if majority:
         minority = sorted(set(range(len(counts))) - set(majority))
         groups |= {"accuracy_majority": list(majority), "accuracy_minority": minority}

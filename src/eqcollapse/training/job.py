@@ -34,9 +34,10 @@ def run(spec: TrainSpec, inputs: list[str], outputs: list[str], *, device: str, 
     See `train`. On a machine with several GPUs, the job is given one of them until it ends.
     """
     claimed = claim() if device != "cpu" else None
-    files = (Path(file) for file in inputs)
+    train_file, test_file, split_file = map(Path, inputs)
+    folder = Path(outputs[0]).parent
     try:
-        return train(spec, *files, Path(outputs[0]).parent, device=device, checkpoint=checkpoint)
+        return train(spec, train_file, test_file, split_file, folder, device=device, checkpoint=checkpoint)
     finally:
         if claimed:
             claimed.close()
@@ -82,14 +83,14 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
     images = torch.from_numpy(train.images)
     indices = torch.from_numpy(split.indices)
     mean, std = channel_statistics(images, indices)
-    common = {"mean": mean, "std": std, "seed": spec.seed}
+    common: dict[str, Any] = {"mean": mean, "std": std, "seed": spec.seed}
     try:
         network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed)
     except (EquilibriumError, ValueError) as error:
         raise EqcollapseError(f"model {spec.model}: {error}: change network or equilibrium in params.yaml") from None
     return Cell(
         spec=spec,
-        network=network.to(device, memory_format=torch.channels_last),
+        network=network.to(device).to(memory_format=torch.channels_last),
         train=Batches(
             images[indices].to(device),
             torch.from_numpy(split.labels).to(device),
@@ -112,8 +113,7 @@ def _validation(train: Dataset, split: Split, device: torch.device, common: dict
 
 
 def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, common: dict) -> Batches:
-    placed = (torch.from_numpy(array).to(device) for array in (images, labels))
-    return Batches(*placed, EVALUATION_BATCH, **common)
+    return Batches(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), EVALUATION_BATCH, **common)
 
 
 def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """The losses of the papers, as means over the batch of logits N×K with labels N."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
@@ -15,4 +17,8 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     return mse_loss(logits, one_hot(labels, logits.shape[1]).to(logits.dtype))
 
 
-LOSSES = {"ce": cross_entropy, "mse": squared_error, "mse-mean": mean_squared_error}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": cross_entropy,
+    "mse": squared_error,
+    "mse-mean": mean_squared_error,
+}

@@ -3,11 +3,15 @@
 With moments kept, a new metric is measured on old runs without training again.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
+from eqcollapse.equilibrium import Contraction
+from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
 from eqcollapse.training.trainer import Cell, solver_share
 
@@ -31,8 +35,8 @@ def measure(cell: Cell) -> dict[str, Tensor]:
         equilibrium.statistics.reset()
     layers, labels = _features_by_layer(cell)
     cell.history[-1] |= {f"train_{name}": value for name, value in solver_share(cell).items()}
-    if cell.equilibria:
-        cell.history[-1] |= _jacobian(cell)
+    if isinstance(cell.network.head, EquilibriumHead):
+        cell.history[-1] |= _jacobian(cell, cell.network.head)
     features = layers.pop(LAYER)
     counts = correct_by_class(cell.network, features, labels).cpu()
     cell.history[-1] |= {f"train_{name}": value for name, value in accuracies(counts, cell.majority).items()}
@@ -65,24 +69,24 @@ def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
 
 
 @torch.no_grad()
-def _jacobian(cell: Cell) -> dict[str, float]:
+def _jacobian(cell: Cell, head: EquilibriumHead) -> dict[str, float]:
     """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode, and
     report how much of its contraction bound the layer uses.
     """
     images, _ = next(iter(cell.train.ordered()))
-    head = cell.network.head
     x = head.injected(cell.network.encoder(images[:RADIUS_SAMPLES]))
-    radius, layer = head.equilibrium.spectral_radius(x), head.equilibrium.layer
+    radius = head.equilibrium.spectral_radius(x)
     row = {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
-    if hasattr(layer, "contraction"):
-        held = layer.contraction(tuple(x.shape[-2:]))
+    contraction: Callable[[tuple[int, ...]], Contraction] | None = getattr(head.equilibrium.layer, "contraction", None)
+    if contraction:
+        held = contraction(tuple(x.shape[-2:]))
         row |= {"solver_contraction_certified": held.certified, "solver_contraction_slack": held.slack}
     return row
 
 
 def kept_features(cell: Cell, per_class: int) -> dict[str, Tensor]:
     """Return training and test features of the first `per_class` samples of each class, with their labels."""
-    kept = {}
+    kept: dict[str, Tensor] = {}
     for part, batches in (("train", cell.train), ("test", cell.test)):
         features, labels = features_of(cell.network, batches)
         first = torch.cat([(labels == k).nonzero()[:per_class, 0] for k in range(cell.network.linear.out_features)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eqcollapse.equilibrium import Equilibrium
 from eqcollapse.networks.classifier import Classifier
@@ -59,7 +59,7 @@ def skipped(parts: list[Equilibrium]) -> Iterator[None]:
             hook.remove()
 
 
-def _first_application(module: nn.Module, inputs: tuple[Any, ...], z: Tensor) -> Tensor:
+def _first_application(module: Any, inputs: tuple[Any, ...], z: Tensor) -> Tensor:
     return module.layer_at(inputs[0])(torch.zeros_like(z))
 
 

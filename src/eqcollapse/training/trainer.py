@@ -10,6 +10,7 @@ from tqdm import tqdm
 from eqcollapse.data.batches import Batches
 from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
 from eqcollapse.networks.classifier import Classifier
+from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
@@ -122,6 +123,7 @@ def descend(cell: Cell, bar: tqdm) -> float:
     loss_of = LOSSES[settings.loss]
     low = settings.precision == "bfloat16"
     penalty = cell.spec.equilibrium.jacobian_penalty if cell.spec.equilibrium else 0.0
+    head = cell.network.head
     cell.network.train()
     for equilibrium in cell.equilibria:
         equilibrium.statistics.reset()
@@ -133,8 +135,8 @@ def descend(cell: Cell, bar: tqdm) -> float:
             logits = cell.network(images)
         loss = loss_of(logits.float(), labels)
         batch_loss = loss.detach()
-        if penalty:
-            loss = loss + penalty * cell.network.head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
+        if penalty and isinstance(head, EquilibriumHead):
+            loss = loss + penalty * head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
         loss.backward()
         cell.optimizer.step()
         total += batch_loss * len(labels)
@@ -176,7 +178,8 @@ def _check_finite(cell: Cell, row: dict) -> None:
 
 
 def _origin(cell: Cell) -> str:
-    origin = cell.network.head.nan_origin() if cell.equilibria else None
+    head = cell.network.head
+    origin = head.nan_origin() if isinstance(head, EquilibriumHead) else None
     return "" if origin is None else f", first NaN in {origin or 'the layer itself'}"
 
 
@@ -188,8 +191,10 @@ def _residuals(row: dict) -> str:
 
 def _check_converged(cell: Cell, row: dict) -> None:
     """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
+    if cell.spec.equilibrium is None:
+        return
+    policy = ConvergencePolicy(**cell.spec.equilibrium.convergence.model_dump())
     for equilibrium in cell.equilibria:
-        policy = ConvergencePolicy(**cell.spec.equilibrium.convergence.model_dump())
         where = f"cell {cell.name}, epoch {cell.epoch}"
         try:
             with warnings.catch_warnings():

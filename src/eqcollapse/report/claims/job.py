@@ -64,16 +64,19 @@ def judged(
 
 
 def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[Claim]:
-    runs = None
-    if chosen:
-        cells = [(dataset, split) for dataset, splits in chosen.splits.items() for split in splits]
-        frames = [_of_cells(frame, cells, chosen.seeds) for frame in (collapse, accuracy)]
-        runs = networks.counted(*frames, tuple(chosen.models))
+    runs = _counted(chosen, collapse, accuracy) if chosen else None
     for number, (text, criteria, which) in networks.CLAIMS.items():
         splits = _covered(chosen.splits, which) if chosen else {}
-        found = corrected_together(criteria(runs)) if splits and len(runs.accuracy) else ()
+        found = corrected_together(criteria(runs)) if runs and splits and len(runs.accuracy) else ()
         settings = "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in splits.items())
         yield Claim(number, text, found, settings, runs.left_out if runs else 0)
+
+
+def _counted(chosen: Runs, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> networks.Runs:
+    cells = [(dataset, split) for dataset, splits in chosen.splits.items() for split in splits]
+    explicit, deq = chosen.models
+    collapse, accuracy = (_of_cells(frame, cells, chosen.seeds) for frame in (collapse, accuracy))
+    return networks.counted(collapse, accuracy, (explicit, deq))
 
 
 def _of_cells(frame: pd.DataFrame, cells: list[tuple[str, str]], seeds: list[int]) -> pd.DataFrame:

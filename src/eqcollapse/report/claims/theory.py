@@ -5,7 +5,7 @@ collapse or does not, and its seeds differ by many decades: so the criteria stat
 a mean of what they got to. A seed whose last features have vanished has learnt nothing, and counts for neither side.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,10 @@ BELOW_MINIMUM = -1e-9
 """A loss that lies below a claimed minimum by more than this share of it is no rounding: the claim is false."""
 
 Experiment = tuple[UfmSpec | LayerPeeledSpec, pd.DataFrame]
+Claimed = Callable[[Mapping[str, Experiment], pd.DataFrame], Iterator[Criterion]]
 
 
-def one_layer(bias: str):
+def one_layer(bias: str) -> Claimed:
     """Return claim B1 or B2: the one-layer UFM with this `bias` collapses to its frame, at its closed form."""
 
     def criteria(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
@@ -42,10 +43,10 @@ def one_layer(bias: str):
 
 def linear_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B3: the linear extended UFM collapses in all its layers."""
-    for name, (settings, frame) in matching(experiments, layers=2, activation="identity").items():
+    for name, (_, frame) in matching(experiments, layers=2, activation="identity").items():
         last = _last(frame)
         for metric in ("nc1", "nc2", "nc3"):
-            worst = last[[f"{metric}_{layer + 1}" for layer in range(settings.layers)]].max(axis=1, skipna=False)
+            worst = last[[f"{metric}_{layer}" for layer in ufm_layers(frame)]].max(axis=1, skipna=False)
             yield _collapsed(f"{name}: {metric.upper()}, worst layer", worst, last)
 
 
@@ -54,9 +55,9 @@ def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -
 
     NC2 of the free features is not asked for: the minima form a continuum, on which it does not vanish.
     """
-    for name, (settings, frame) in matching(experiments, layers=2, activation="relu", bias="none").items():
-        yield from _relu_collapse(name, settings.layers, frame)
-        yield _deeper_on_the_way(name, settings.layers, frame)
+    for name, (_, frame) in matching(experiments, layers=2, activation="relu", bias="none").items():
+        yield from _relu_collapse(name, frame)
+        yield _deeper_on_the_way(name, frame)
     if "stage-1" in set(networks.layer):
         for model, part in networks.groupby("model"):
             yield _deeper_in_network(model, part)
@@ -64,8 +65,8 @@ def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -
 
 def relu_with_bias(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B4 with a free bias, where no closed form is known: our question, not the paper's."""
-    for name, (settings, frame) in matching(experiments, layers=2, activation="relu", bias="free").items():
-        yield from _relu_collapse(name, settings.layers, frame)
+    for name, (_, frame) in matching(experiments, layers=2, activation="relu", bias="free").items():
+        yield from _relu_collapse(name, frame)
 
 
 def _deeper_in_network(model: str, rows: pd.DataFrame) -> Criterion:
@@ -78,16 +79,16 @@ def _deeper_in_network(model: str, rows: pd.DataFrame) -> Criterion:
     return measured(rule, seeds, int((~learnt).sum()))
 
 
-def _relu_collapse(name: str, top: int, frame: pd.DataFrame) -> Iterator[Criterion]:
-    last = _last(frame)
+def _relu_collapse(name: str, frame: pd.DataFrame) -> Iterator[Criterion]:
+    last, top = _last(frame), max(ufm_layers(frame))
     yield _collapsed(f"{name}: NC1 of the free features", last.nc1_1, last)
     for metric in ("nc1", "nc2", "nc3"):
         yield _collapsed(f"{name}: {metric.upper()} of the last features", last[f"{metric}_{top}"], last)
 
 
-def _deeper_on_the_way(name: str, top: int, frame: pd.DataFrame) -> Criterion:
+def _deeper_on_the_way(name: str, frame: pd.DataFrame) -> Criterion:
     """Compare the layers' NC1 where both can be told from rounding: along the descent, not at its end."""
-    deep, shallow = frame[f"nc1_{top}"], frame.nc1_1
+    deep, shallow = frame[f"nc1_{max(ufm_layers(frame))}"], frame.nc1_1
     seen = (deep > RESOLVED) & (shallow > RESOLVED) & (frame.iteration > 0)
     decades = (np.log10(deep[seen]) - np.log10(shallow[seen])).groupby(frame.seed[seen]).mean()
     statistic = f"{name}: log10 of NC1, last features over free ones, mean over logged iterations above {RESOLVED:g}"

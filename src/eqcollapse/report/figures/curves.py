@@ -1,6 +1,7 @@
 """Accuracy and collapse over epochs: figure A-3 and its counterparts for every imbalance."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqcollapse.report.config import RunsFigure
@@ -19,7 +20,8 @@ ANGLE = "cos_weight_minority"
 
 def draw(spec: RunsFigure, inputs: list[str]) -> Figure:
     """Draw the figure of `spec` from (collapse.csv, accuracy.csv)."""
-    return curves(*(read(path) for path in inputs), spec)
+    collapse, accuracy = inputs
+    return curves(read(collapse), read(accuracy), spec)
 
 
 def curves(collapse: pd.DataFrame, accuracy: pd.DataFrame, spec: RunsFigure) -> Figure:
@@ -53,7 +55,7 @@ def curves(collapse: pd.DataFrame, accuracy: pd.DataFrame, spec: RunsFigure) -> 
     return figure
 
 
-def _panel(axis, part: pd.DataFrame, quantity: str, models: list[str]) -> None:
+def _panel(axis: Axes, part: pd.DataFrame, quantity: str, models: list[str]) -> None:
     scale = 100 if "accuracy" in quantity else 1
     for position, model in enumerate(models):
         values = scale * part[part.model == model].dropna(subset=[quantity]).groupby("epoch")[quantity].agg(

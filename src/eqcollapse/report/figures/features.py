@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from safetensors import safe_open
 from threadpoolctl import threadpool_limits
@@ -89,13 +91,13 @@ def features_figure(models: dict[str, Features], spec: FeaturesFigure) -> Figure
     return figure
 
 
-def _scatter(axis, features: Features) -> None:
+def _scatter(axis: Axes, features: Features) -> None:
     points = embedding(features.values)
     classes = np.unique(features.labels)
     for k in classes:
         marker = MARKERS[bool(features.majority) and k not in features.majority]
         chosen = points[features.labels == k]
-        axis.scatter(*chosen.T, s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)))
+        axis.scatter(chosen[:, 0], chosen[:, 1], s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)))
     if len(classes) <= 20:  # classes in numbers, for eyes and printers without colour
         middles = np.stack([np.median(points[features.labels == k], axis=0) for k in classes])
         box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
@@ -124,11 +126,11 @@ def apart(points: np.ndarray, least: float) -> np.ndarray:
     return points
 
 
-def _colour(k: int, classes: int):
+def _colour(k: int, classes: int) -> tuple[float, ...]:
     return colormaps["tab10"](int(k)) if classes <= 10 else colormaps["turbo"](k / (classes - 1))
 
 
-def _matrix(axis, features: Features):
+def _matrix(axis: Axes, features: Features) -> AxesImage:
     image = axis.imshow(gram(features), vmin=-1, vmax=1, cmap="cividis", interpolation="nearest")
     classes, counts = np.unique(features.labels, return_counts=True)
     ends = np.cumsum(counts)

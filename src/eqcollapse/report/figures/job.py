@@ -1,5 +1,7 @@
 """Every figure: which function draws it, and the files that it is saved to."""
 
+from collections.abc import Callable
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -7,20 +9,23 @@ from eqcollapse.report.config import FeaturesFigure, RunsFigure, StagesFigure, T
 from eqcollapse.report.figures import curves, features, solver, stages, theory
 from eqcollapse.report.figures.style import save
 
+Draw = Callable[..., Figure]
+"""The function of one kind of figure: it takes the spec and the files to read."""
+
 
 def run(spec: RunsFigure | StagesFigure | FeaturesFigure | TheoryFigure, inputs: list[str], outputs: list[str]) -> None:
     """Draw the figure of `spec` from the files `inputs` to `outputs` (pdf, png, svg)."""
     save(KINDS[spec.kind](spec, inputs), outputs, spec.style.dpi)
 
 
-def _theory(draw):
+def _theory(draw: Callable[..., Figure]) -> Draw:
     def from_files(spec: TheoryFigure, inputs: list[str]) -> Figure:
         return draw(pd.concat([pd.read_csv(path) for path in inputs]), width=spec.style.width)
 
     return from_files
 
 
-KINDS = {
+KINDS: dict[str, Draw] = {
     "curves": curves.draw,
     "features": features.draw,
     "solver": solver.draw,

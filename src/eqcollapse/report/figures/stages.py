@@ -1,6 +1,9 @@
 """Figure B-5: collapse at every stage of the practical network, beside the extended UFM with ReLU (figure B-4)."""
 
+from collections.abc import Sequence
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqcollapse.report.config import StagesFigure
@@ -35,11 +38,12 @@ def stages_figure(collapse: pd.DataFrame, theory: pd.DataFrame | None, spec: Sta
     if theory is not None:
         _theory(axes[-1], theory[theory.iteration > 0])
         axes[-1, 0].set_ylabel("Extended UFM, ReLU")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6)
     return figure
 
 
-def _network(axes, part: pd.DataFrame, frame: str) -> None:
+def _network(axes: Sequence[Axes], part: pd.DataFrame, frame: str) -> None:
     stages = sorted(set(part.layer) - {"features"}, key=lambda name: int(name.rpartition("-")[2]))
     layers = [*stages, "features"]
     names = {layer: f"Stage {position + 1}" for position, layer in enumerate(layers)}
@@ -57,7 +61,7 @@ def _network(axes, part: pd.DataFrame, frame: str) -> None:
         log_scale(axis, "y")
 
 
-def _theory(axes, runs: pd.DataFrame) -> None:
+def _theory(axes: Sequence[Axes], runs: pd.DataFrame) -> None:
     layers = ufm_layers(runs)
     for axis, metric in zip(axes, ("nc1", "nc2", "nc3"), strict=True):
         for position, layer in enumerate(layers):
@@ -70,6 +74,6 @@ def _theory(axes, runs: pd.DataFrame) -> None:
     axes[0].legend(loc="lower left", fontsize=7)
 
 
-def _line(axis, values: pd.DataFrame, style: dict, label: str) -> None:
+def _line(axis: Axes, values: pd.DataFrame, style: dict, label: str) -> None:
     if len(values):
         band(axis, values, style, label)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-SETTINGS = {
+SETTINGS: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -47,7 +49,7 @@ _METADATA = {
 }
 
 
-def new_figure(rows: int, columns: int, *, width: float, height: float, **options) -> tuple[Figure, "plt.Axes"]:
+def new_figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """Return a figure of `width` x `height` inches and its axes (an array rows x columns)."""
     _start_from_defaults()
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
@@ -56,7 +58,7 @@ def new_figure(rows: int, columns: int, *, width: float, height: float, **option
 def _start_from_defaults() -> None:
     """Set matplotlib's own defaults and SETTINGS over them: nothing of a user's matplotlibrc stays."""
     matplotlib.rcdefaults()  # which leaves the backend as it is
-    plt.rcParams.update(SETTINGS)
+    matplotlib.rcParams.update(SETTINGS)
 
 
 def look(position: int) -> dict:

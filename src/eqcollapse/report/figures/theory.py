@@ -1,6 +1,7 @@
 """Figures of the theory: CSVs of the theory stage in, matplotlib figures out."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,9 @@ def _low_rank(left: Axes, right: Axes, runs: pd.DataFrame) -> None:
     last = runs[runs.iteration == runs.iteration.max()]
     lowest = last.loc[last.loss.idxmin(), "seed"]
     for seed, run in runs.groupby("seed"):
-        style = {"color": COLOURS[0], "linewidth": 2.2} if seed == lowest else {"color": "0.7", "linewidth": 0.8}
+        style: dict[str, Any] = (
+            {"color": COLOURS[0], "linewidth": 2.2} if seed == lowest else {"color": "0.7", "linewidth": 0.8}
+        )
         left.plot(run.iteration, run.loss, zorder=3 if seed == lowest else 2, **style)
     left.axhline(runs.optimum.iloc[0], color=COLOURS[1], linestyle="--", label="full collapse")
     if runs.lower.notna().all():
@@ -138,12 +141,12 @@ def layer_peeled(runs: pd.DataFrame, *, width: float) -> Figure:
     return figure
 
 
-def _band(axis, runs: pd.DataFrame, quantity: str, style: dict, label: str | None) -> None:
+def _band(axis: Axes, runs: pd.DataFrame, quantity: str, style: dict, label: str | None) -> None:
     values = runs.groupby("iteration")[quantity].agg(["median", "min", "max"]).clip(lower=FLOOR / 10)
     band(axis, values, style, label)
 
 
-def _over_ratio(axis, part: pd.DataFrame, quantity: str) -> None:
+def _over_ratio(axis: Axes, part: pd.DataFrame, quantity: str) -> None:
     for position, (majority, cells) in enumerate(part.groupby("majority")):
         colour = COLOURS[position]
         if quantity in EXACT:

@@ -1,5 +1,7 @@
 """Every table: which function makes it, and how it is written as csv, markdown and LaTeX."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from eqcollapse.report.config import TableSpec
@@ -16,7 +18,12 @@ def run(spec: TableSpec, inputs: list[str], outputs: list[str]) -> None:
     write_text(tex, _latex(shown))
 
 
-KINDS = {"accuracy": accuracy.table, "selection": selection.table, "solver": solver.table, "theory": theory.table}
+KINDS: dict[str, Callable[..., tuple[pd.DataFrame, pd.DataFrame, str]]] = {
+    "accuracy": accuracy.table,
+    "selection": selection.table,
+    "solver": solver.table,
+    "theory": theory.table,
+}
 
 
 def _markdown(shown: pd.DataFrame) -> str:

@@ -97,7 +97,8 @@ class _Losses:
     """The losses of a batch as far as they tell of divergence: those of the start, and the highest since."""
 
     def __init__(self) -> None:
-        self._first = self._highest = None
+        self._first: Tensor | None = None
+        self._highest: Tensor | None = None
 
     def have_diverged(self, loss: Tensor, silent: Tensor) -> bool:
         """Return whether a loss (B) is infinite or much above its first, or a run `silent` (B) whose loss had risen.

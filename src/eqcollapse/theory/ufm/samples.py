@@ -8,6 +8,7 @@ deviations] is such a one and has K + d columns, however many samples there are.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def rotated(features: Tensor, num_classes: int) -> tuple[Samples, Tensor]:
     def split(columns: Tensor) -> tuple[Tensor, Tensor]:
         return columns[..., :num_classes] / root, columns[..., num_classes:]
 
-    def restore(state):
+    def restore(state: Any) -> Any:
         means, rest = split(state.features)
         return replace(state, features=means.repeat_interleave(per_class, 2) + rest @ basis.mT)
 
