@@ -1,4 +1,4 @@
-"""What it takes to plan a study of thousands of made-up cells (docs/scaling.md), as a table.
+"""What it takes to plan a study of thousands of made-up cells (docs/reference/sizes.md), as a table.
 
 Run: `PYTHONPATH=src python benchmarks/cells.py [CELLS ...]`, with the .venv on the PATH; without numbers, it takes a
 minute or two of one core. Times are processor seconds, memory the largest process'. It plans in a clone of HEAD in the

@@ -19,7 +19,7 @@ from eqcollapse.collapse.view import CHOICES, Options
 from eqcollapse.runtime.errors import EqcollapseError, printable
 from eqcollapse.runtime.files import write_named
 
-DESCRIPTION = "Neural-collapse metrics of features in a file. docs/metrics.md defines each."
+DESCRIPTION = "Neural-collapse metrics of features in a file. docs/reference/metrics.md defines each."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

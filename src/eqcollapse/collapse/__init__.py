@@ -1,7 +1,7 @@
 """Neural collapse, measured: streaming moments, NC1 to NC4 pooled and by group, target frames, probes.
 
 A library of its own: it knows torch, and nothing of studies, files' names or Snakemake. Definitions are
-in docs/metrics.md.
+in docs/reference/metrics.md.
 """
 
 from eqcollapse.collapse.features import Measured, measure

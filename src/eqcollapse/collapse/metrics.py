@@ -64,7 +64,7 @@ def collapse_metrics(
     within: str = Options.within,
     center_weight: bool = Options.center_weight,
 ) -> Metrics:
-    """Return the metrics of docs/metrics.md by name: always `COLUMNS`, in that order.
+    """Return the metrics of docs/reference/metrics.md by name: always `COLUMNS`, in that order.
 
     `weight` W (K×d) and `bias` (K) are the classifier, the same that the second pass was given.
     `majority` lists the classes of the majority group; all others are the minority. `mean`, `between`,

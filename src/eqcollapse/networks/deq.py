@@ -26,7 +26,8 @@ class EquilibriumHead(nn.Module):
     The last stage of the ResNet ends with batch normalisation and ReLU, and so does this counterpart. z* alone would
     not do: an equilibrium raises some directions of x by up to 1 / (1 - bound) and others hardly (a linear one is
     (I - W)^-1 x). That is scale which weight decay does not pay for, and unequal: the class means grow uneven and stay
-    far from the simplex ETF. Normalised by channel, no such scale is left to gain (docs/results.md has the numbers).
+    far from the simplex ETF. Normalised by channel, no such scale is left to gain
+    (numbers: docs/reference/results.md).
 
     `settings` is the section `equilibrium` of params.yaml.
     """

@@ -34,8 +34,8 @@ def words_of_failure(logs: Iterable[str | Path]) -> str:
     if silent:
         lines.append(
             f"A job whose log names no cause ({', '.join(silent[:MOST])}) was killed from outside, most often for "
-            "memory: `dmesg` or the cluster says so; README.md has what a cell takes; fewer --cores run fewer jobs at "
-            "once."
+            "memory: `dmesg` or the cluster says so. docs/reference/sizes.md has what a cell needs. Fewer --cores run "
+            "fewer jobs at a time."
         )
     return "\n".join(lines)
 

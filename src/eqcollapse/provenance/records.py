@@ -151,7 +151,7 @@ def recorded(words: Iterable[str], piped: Iterable[str]) -> list[str]:
 def seal(record: Mapping[str, Any]) -> str:
     """Return the sha256 of `record` without its own `seal`, as canonical JSON.
 
-    It keeps out the careless and the accident, not who knows the format: see docs/audit.md.
+    It keeps out the careless and the accident, not who knows the format: see docs/explanation/limits.md.
     """
     content = {key: value for key, value in record.items() if key != "seal"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

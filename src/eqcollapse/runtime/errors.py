@@ -30,7 +30,8 @@ def machines_fault(error: Exception) -> str | None:
         asked = re.search(r"allocate ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", str(error))
         wanted = f" ({asked[1]} at once)" if asked else ""
         return (
-            f"more memory is needed than this process may have{wanted}: let it have more (README.md has what the "
-            "presets take), run fewer jobs at a time, or choose a smaller network.width or train.batch_size"
+            f"more memory is needed than this process may have{wanted}: allow it more "
+            "(docs/reference/sizes.md has what each preset needs), run fewer jobs at a time, or choose a smaller "
+            "network.width or train.batch_size"
         )
     return None

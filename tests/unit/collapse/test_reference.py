@@ -132,7 +132,7 @@ def test_nc1_is_right_to_the_digits_that_float64_means_have(squeeze, noise, offs
     found = collapse_metrics(Moments.of(torch.from_numpy(H), torch.from_numpy(y), K))["nc1"]
     closest = min(np.linalg.norm(means[j] - means[k]) for j in range(K) for k in range(j))
     longest = np.linalg.norm(H, axis=1).max()
-    assert found == pytest.approx(truth, rel=max(4e-15, 5e-16 * longest / closest))  # as docs/metrics.md says
+    assert found == pytest.approx(truth, rel=max(4e-15, 5e-16 * longest / closest))  # as docs/reference/metrics.md says
     if squeeze <= 1e-6:
         # With its usual cut the pseudo-inverse drops, or makes up, the directions that are to be measured.
         S_W, S_B = covariances(H, y, K)
