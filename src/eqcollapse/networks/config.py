@@ -9,6 +9,9 @@ from eqcollapse.runtime.section import Count, Flag, Integer, Maybe, NonNegative,
 Method = Literal["anderson", "broyden", "picard"]
 """The solvers: those of equilibrium.solvers.SOLVERS, which needs torch."""
 
+Layer = Literal["residual", "contractive"]
+"""The equilibrium layers: those of networks.deq.LAYERS, which needs torch."""
+
 
 class Network(Section):
     """Stem, residual stages, head; the width doubles and the image halves from stage to stage."""
@@ -44,7 +47,7 @@ class Convergence(Section):
 class Equilibrium(Section):
     """The equilibrium head."""
 
-    layer: Literal["residual", "contractive"]
+    layer: Layer
     hidden: Maybe[Count]
     bound: Annotated[Real, Field(gt=0, lt=1)]
     gradient: Literal["implicit", "one-step", "unrolled"]
