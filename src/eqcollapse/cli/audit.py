@@ -12,37 +12,43 @@ from eqcollapse.study.params import read
 
 def add_arguments(commands: Any) -> None:
     """Add the four commands to the command line's subparsers."""
-    audit = commands.add_parser("audit", help="prove or refute that results/ is what params.yaml and the code give")
+    audit = commands.add_parser("audit", help="check that results/ is what params.yaml and the code give")
     _add_settings(audit)
     audit.add_argument(
-        "--no-snakemake", action="store_true", help="do not compare Snakemake's own job DAG (saves seconds)"
+        "--no-snakemake", action="store_true", help="do not compare with Snakemake's own plan (saves seconds)"
     )
-    audit.add_argument("--json", metavar="FILE", help="write the machine's report here, too ('-': to standard output)")
-    audit.add_argument("--signers", metavar="FILE", help="check the signature of `sign` against these keys, too (an "
-                       "allowed_signers file of ssh-keygen: `name key` a line)")  # fmt: skip
-    audit.add_argument("--revoked", metavar="FILE", help="keys that count no longer, a public key a line, or a KRL")
+    audit.add_argument("--json", metavar="FILE", help="write the report as JSON to FILE as well ('-': standard output)")
+    audit.add_argument("--signers", metavar="FILE", help="check the signature as well, with the keys in FILE: one "
+                       "`name key` a line (allowed_signers of ssh-keygen)")  # fmt: skip
+    audit.add_argument("--revoked", metavar="FILE", help="keys that no longer count: one public key a line, or a KRL")
     audit.set_defaults(run=_audit)
-    explain = commands.add_parser("explain", help="say where one file comes from, and how to rebuild it")
+    explain = commands.add_parser("explain", help="say where a file comes from, and how to rebuild it")
     explain.add_argument("file", help="an output under results/ or resources/")
     which = explain.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="print the whole chain: each job, its settings, its command")
-    which.add_argument("--commands", action="store_true", help="print the commands alone, as a shell script")
+    which.add_argument("--all", action="store_true", help="print every job behind it, with settings and command")
+    which.add_argument("--commands", action="store_true", help="print only the commands, as a shell script")
     explain.set_defaults(run=_explain)
     sign = commands.add_parser("sign", help="sign everything under results/ and resources/ with an ssh key")
-    sign.add_argument("--key", required=True, metavar="FILE", help="an ssh private key, or the public key of one that "
-                      "the ssh agent holds")  # fmt: skip
+    sign.add_argument("--key", required=True, metavar="FILE", help="an ssh private key, or a public key whose private "
+                      "key the ssh agent holds")  # fmt: skip
     sign.set_defaults(run=_sign)
     crate = commands.add_parser("crate", help="pack the run as a Workflow Run RO-Crate")
     _add_settings(crate)
-    crate.add_argument("--output", default="eqcollapse-crate.zip", help="a .zip, or a folder that is not there yet")
+    crate.add_argument(
+        "--output", default="eqcollapse-crate.zip", help="a .zip file or a new folder (eqcollapse-crate.zip)"
+    )
     crate.set_defaults(run=_crate)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--params", default="params.yaml", metavar="FILE", help="the study (params.yaml)")
+    command.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="the settings of the study (params.yaml)"
+    )
     command.add_argument("--configfile", action="append", default=[], metavar="FILE",
-                         help="settings laid over it, as snakemake --configfile does; may be repeated")  # fmt: skip
-    command.add_argument("--config", type=json.loads, default=None, metavar="JSON", help="the settings themselves")
+                         help="a preset laid over them, as with snakemake; may be repeated")  # fmt: skip
+    command.add_argument(
+        "--config", type=json.loads, default=None, metavar="JSON", help="the settings themselves, instead of files"
+    )
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

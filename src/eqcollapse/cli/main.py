@@ -13,7 +13,7 @@ from eqcollapse.runtime.errors import EqcollapseError, machines_fault, printable
 
 # The rest is imported where it is used: what takes a moment to load is then interrupted as any other work.
 
-DESCRIPTION = "The stages, data to page, are what Snakemake calls. The other commands are for people."
+DESCRIPTION = "The commands from data to page are the stages: Snakemake calls them. The other commands are for you."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _metrics(arguments: list[str]) -> int:
     """Run `metrics`, whose options come from a package that imports torch: no other command waits for that."""
     from eqcollapse.cli import metrics
 
-    parser = _Parser(prog="eqcollapse metrics", description="Measure collapse in features of your own.")
+    parser = _Parser(prog="eqcollapse metrics", description="Measure collapse in your own features.")
     metrics.add_arguments(parser)
     return metrics.run(parser.parse_args(arguments))
 
@@ -96,7 +96,7 @@ def new_parser() -> argparse.ArgumentParser:
     stages.add_arguments(commands)
     params.add_arguments(commands)
     results.add_arguments(commands)
-    commands.add_parser("metrics", help="measure collapse in features of your own", add_help=False)
+    commands.add_parser("metrics", help="measure collapse in your own features", add_help=False)
     audit.add_arguments(commands)
     doctor.add_arguments(commands)
     return parser

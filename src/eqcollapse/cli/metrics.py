@@ -19,7 +19,7 @@ from eqcollapse.collapse.view import CHOICES, Options
 from eqcollapse.runtime.errors import EqcollapseError, printable
 from eqcollapse.runtime.files import write_named
 
-DESCRIPTION = "Neural-collapse metrics of features in a file. docs/reference/metrics.md defines each."
+DESCRIPTION = "Measure neural collapse in the features of a file. docs/reference/metrics.md defines each metric."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,34 +32,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help='.safetensors or .npz with "features" (N×d) and "labels" (N integers); .npy with --labels',
     )
-    add("--labels", type=Path, metavar="FILE", help="labels from another file (.safetensors, .npz, .npy)")
+    add("--labels", type=Path, metavar="FILE", help="the labels, if not in FEATURES (.safetensors, .npz, .npy)")
     add(
         "--weight",
         type=Path,
         metavar="FILE",
         help="the classifier's weight (K×d), if not in FEATURES",
     )
-    add("--part", choices=PARTS, help="samples of a run's own features.safetensors (default: train)")
+    add("--part", choices=PARTS, help="which samples of a trained cell's features.safetensors (train)")
     add("--bias", type=Path, metavar="FILE", help="the classifier's bias (K), if not in FEATURES")
-    add("--classes", type=int, metavar="K", help="number of classes, if neither weight nor labels tell")
+    add("--classes", type=int, metavar="K", help="number of classes, if weight and labels do not show it")
     add(
         "--majority",
         type=class_list,
         metavar="LIST",
-        help="classes of the majority group, as 0,1,2 or 0-2",
+        help="the majority classes, as 0,1,2 or 0-2",
     )
     add("--preset", choices=list(PRESETS), help="the metrics of one paper, by its own definitions")
-    add("--mean", choices=CHOICES["mean"], default=Options.mean, help="the global mean (%(default)s)")
-    add("--between", choices=CHOICES["between"], default=Options.between, help="weights of S_B (%(default)s)")
-    add("--within", choices=CHOICES["within"], default=Options.within, help="weights of S_W (%(default)s)")
+    add(
+        "--mean",
+        choices=CHOICES["mean"],
+        default=Options.mean,
+        help="the global mean: of class means, or of all samples (%(default)s)",
+    )
+    add(
+        "--between",
+        choices=CHOICES["between"],
+        default=Options.between,
+        help="weights of classes in S_B: 1/K, or n_k/N (%(default)s)",
+    )
+    add(
+        "--within",
+        choices=CHOICES["within"],
+        default=Options.within,
+        help="S_W averages over samples, or over classes (%(default)s)",
+    )
     add("--raw-weight", action="store_true", help="do not centre the rows of the weight")
-    add("--per-class", action="store_true", help="table and csv of each class instead of all together")
-    add("--csv", type=Path, metavar="FILE", help="write the table as csv too")
+    add("--per-class", action="store_true", help="each class instead of all together")
+    add("--csv", type=Path, metavar="FILE", help="write the table as CSV as well")
     add(
         "--json",
         type=Path,
         metavar="FILE",
-        help="write metrics, reasons and each class as json too",
+        help="write metrics, reasons and each class as JSON as well",
     )
 
 

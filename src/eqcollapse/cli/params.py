@@ -7,11 +7,21 @@ from typing import Any
 
 def add_arguments(commands: Any) -> None:
     """Add the two commands to the command line's subparsers."""
-    check = commands.add_parser("check", help="check a params file, and say how many jobs it asks for")
-    check.add_argument("params", nargs="*", default=["params.yaml"], help="a params file, and presets laid over it")
+    check = commands.add_parser(
+        "check",
+        help="check a params file, and count its jobs",
+        description="Check a params file, and count the jobs that it asks for. Nothing is run.",
+    )
+    check.add_argument(
+        "params", nargs="*", default=["params.yaml"], help="a params file, then presets laid over it (params.yaml)"
+    )
     check.set_defaults(run=_check)
-    digest = commands.add_parser("hash", help="print the sha256 of an archive or image folder, for params.yaml")
-    digest.add_argument("path", type=Path)
+    digest = commands.add_parser(
+        "hash",
+        help="print the sha256 of your images, for params.yaml",
+        description="Print the sha256 of a folder or archive of images, as params.yaml wants it.",
+    )
+    digest.add_argument("path", type=Path, help="a folder or an archive")
     digest.set_defaults(run=_hash)
 
 

@@ -11,9 +11,9 @@ def add_arguments(commands: Any) -> None:
     confirm = commands.add_parser("confirm", help="check that a stage's files are what params.yaml asks for")
     confirm.add_argument("stage", help="a stage of dvc.yaml")
     confirm.set_defaults(run=_confirm)
-    attic = commands.add_parser("attic", help="list what earlier settings left in .attic/, or delete of it")
-    attic.add_argument("names", nargs="*", metavar="PATTERN", help="only these: '*' stands for anything")
-    attic.add_argument("--older-than", metavar="AGE", help="only what was made longer ago: 12h, 30d, 2w")
+    attic = commands.add_parser("attic", help="list results of other settings, or delete them")
+    attic.add_argument("names", nargs="*", metavar="PATTERN", help="only paths like this; '*' stands for any text")
+    attic.add_argument("--older-than", metavar="AGE", help="only what is older than this, such as 12h, 30d, 2w")
     attic.add_argument("--delete", action="store_true", help="delete what is listed")
     attic.set_defaults(run=_attic)
 

@@ -17,16 +17,30 @@ def add_arguments(commands: Any) -> None:
     from eqcollapse.study.stages import STAGES
 
     for name, stage in STAGES.items():
-        command = commands.add_parser(name, help=stage.about)
+        about = f"{stage.about[0].upper()}{stage.about[1:]}. Snakemake calls this command; `snakemake -n -p` prints it."
+        command = commands.add_parser(name, help=stage.about, description=about)
         command.set_defaults(run=_run)
-        command.add_argument("--digest", required=True, help="the digest that the output paths or records carry")
+        command.add_argument("--digest", required=True, help="the digest in the output's path or record")
         command.add_argument("--code", help="the digest of the stage's code when the job was planned")
         command.add_argument("--spec", required=True, type=_json_object, help="the resolved settings, as JSON")
-        command.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="'-': a line each on stdin")
-        command.add_argument("--outputs", nargs="+", required=True, metavar="FILE")
-    commands.choices["data"].add_argument("--path", help="an image folder or archive of your own")
-    commands.choices["data"].add_argument("--mirror", help="a folder or URL to look at before the canonical source")
-    commands.choices["train"].add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        command.add_argument(
+            "--inputs",
+            nargs="*",
+            default=[],
+            metavar="FILE",
+            help=f"{_listed(stage.reads)}; '-': their names, one a line, on standard input",
+        )
+        command.add_argument("--outputs", nargs="+", required=True, metavar="FILE", help=_listed(stage.writes))
+    commands.choices["data"].add_argument("--path", help="your folder or archive of images")
+    commands.choices["data"].add_argument("--mirror", help="a folder or URL that is searched first")
+    commands.choices["train"].add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train; auto: CUDA if there is a GPU"
+    )
+
+
+def _listed(files: tuple[str, ...] | None) -> str:
+    """Return what a command's help says of the files that its stage takes."""
+    return "as many files as the study has" if files is None else ", ".join(files) or "none"
 
 
 def _json_object(text: str) -> dict[str, Any]:

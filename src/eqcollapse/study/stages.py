@@ -64,5 +64,5 @@ STAGES = {
     "table": Stage("eqcollapse.report.tables.job", "write a table", TableSpec, None, ("csv", "md", "tex")),
     "figure": Stage("eqcollapse.report.figures.job", "draw a figure", FigureSpec, None, ("pdf", "png", "svg")),
     "claims": Stage("eqcollapse.report.claims.job", "judge the papers' claims", ClaimsSpec, None, ("json", "md")),
-    "page": Stage("eqcollapse.report.page", "write the page that shows everything", PageSpec, None, ("html",)),
+    "page": Stage("eqcollapse.report.page", "write the page that shows all results", PageSpec, None, ("html",)),
 }  # fmt: skip
