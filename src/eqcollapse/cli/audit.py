@@ -64,7 +64,7 @@ def _audit(options: argparse.Namespace, _: list[str]) -> int:
     from eqcollapse.runtime.files import write_named, write_text
 
     if options.revoked and not options.signers:
-        raise EqcollapseError("audit: --revoked says which keys of --signers count no longer; give --signers, too")
+        raise EqcollapseError("audit: --revoked needs --signers: it lists keys of that file that no longer count")
     done = audit(
         _settings(options),
         name=options.params,

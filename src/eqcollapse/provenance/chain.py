@@ -35,7 +35,7 @@ class Chain:
         if is_record(self.file):
             self.file = next((r.content["outputs"][0]["path"] for r in records if r.path == self.file), self.file)
         if self.file not in self._writer:
-            raise EqcollapseError(f"{self.file}: no record speaks of it: name a file under {' or '.join(ROOTS)}/")
+            raise EqcollapseError(f"{self.file}: no record names it: give a file under {' or '.join(ROOTS)}/")
 
     @property
     def record(self) -> Record:

@@ -75,7 +75,7 @@ def read_sound(path: str) -> Record:
     """Read the record at `path`; EqcollapseError if it is not one."""
     record = read(path)
     if not record.usable:
-        raise EqcollapseError(f"{path}: {record.faults[0]}: make its outputs anew")
+        raise EqcollapseError(f"{path}: {record.faults[0]}: run the job again that made its outputs")
     return record
 
 

@@ -105,7 +105,7 @@ class Study:
         """Take the job up unless it is there; return the one that is."""
         there = self.jobs[job.stage].setdefault(job.path, job)
         if there.digest != job.digest:
-            raise EqcollapseError(f"params.yaml: {job.path} would be made twice: give its theory figure another name")
+            raise EqcollapseError(f"params.yaml: two theory figures would be {job.path}: give one another name")
         return there
 
     def _dataset(self, name: str) -> Job:
