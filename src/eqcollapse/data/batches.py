@@ -38,6 +38,7 @@ class Batches:
         self.images, self.labels = images, labels
         self.crop, self.flip = crop, flip
         self.seed = seed
+        self._batch_size = batch_size
         self._bounds = batch_bounds(len(labels), batch_size)
         channels = (1, images.shape[1], 1, 1)
         self._mean = torch.tensor(mean, dtype=torch.float32, device=images.device).reshape(channels)
@@ -61,10 +62,12 @@ class Batches:
                 images = self._augmented(images, offsets[:, start:stop], mirrored[start:stop])
             yield self._normalised(images), self.labels[chosen]
 
-    def ordered(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples in their own order, without augmentation."""
-        for start, stop in self._bounds:
-            yield self._normalised(self.images[start:stop]), self.labels[start:stop]
+    def ordered(self, batch_size: int | None = None, chosen: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples in their own order, or the `chosen`, without augmentation; in batches like an epoch's if not said."""
+        count = len(self.labels) if chosen is None else len(chosen)
+        for start, stop in batch_bounds(count, batch_size or self._batch_size):
+            part = slice(start, stop) if chosen is None else chosen[start:stop]
+            yield self._normalised(self.images[part]), self.labels[part]
 
     def _augmented(self, images: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -84,6 +87,8 @@ class Batches:
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     """(start, stop) of the batches of `count` samples; a single last sample joins the batch before it."""
+    if not count:
+        return []
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and batch_size > 1 and count - starts[-1] == 1:
         starts.pop()

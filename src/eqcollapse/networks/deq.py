@@ -52,11 +52,11 @@ class EquilibriumHead(nn.Module):
         equilibrium = self.equilibrium(injected)
         # What is asked about the layer later is asked outside autocast, whose bfloat16 its kernels would refuse.
         self._last = (injected.to(equilibrium.dtype), equilibrium) if self.training else None
-        return relu(self.norm_out(equilibrium)).mean(dim=(2, 3))
+        return relu(self.norm_out(equilibrium), inplace=True).mean(dim=(2, 3))
 
     def injected(self, x: Tensor) -> Tensor:
         """Return what the layer f(z, .) reads beside z, for the encoder's output H0 (N×C×H×W)."""
-        return relu(self.norm(self.inject(x)))
+        return relu(self.norm(self.inject(x)), inplace=True)
 
     def jacobian_penalty(self, seed: int) -> Tensor:
         """Return Hutchinson's estimate of ||df/dz||_F^2 / d at the last equilibrium in training (Bai et al. 2021)."""

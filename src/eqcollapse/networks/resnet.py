@@ -25,14 +25,23 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels_out)
         self.downsample = None
         if stride != 1 or channels_in != channels_out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
-            )
+            self.downsample = Shortcut(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(F(x) + shortcut(x))."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))) + shortcut)
+        hidden = relu(self.bn1(self.conv1(x)), inplace=True)
+        return relu(self.bn2(self.conv2(hidden)).add_(shortcut), inplace=True)
+
+
+class Shortcut(nn.Sequential):
+    """A 1x1 convolution and batch normalisation, where a block changes channels or the image's size."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
 
 
 def residual_stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
@@ -63,7 +72,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return H0."""
         x = x.expand(-1, self.channels, -1, -1)
-        return self.stages(self.maxpool(relu(self.bn1(self.conv1(x)))))
+        return self.stages(self.maxpool(relu(self.bn1(self.conv1(x)), inplace=True)))
 
 
 class ExplicitHead(nn.Module):

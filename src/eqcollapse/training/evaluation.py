@@ -5,15 +5,31 @@ from torch import Tensor
 
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import Classifier
+from eqcollapse.networks.folding import folded
+
+CACHED = 1 << 20
+"""Numbers that an activation of the whole batch has on a CPU, so that it stays in the cache: 4 MB."""
+LARGEST_BATCH = 256
 
 
 @torch.no_grad()
-def features_of(network: Classifier, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Return the features (N×d, float32) and labels (N) of all samples in order, in evaluation mode."""
-    network.eval()
-    parts = [(network.features(images).float(), labels) for images, labels in batches.ordered()]
+def features_of(network: Classifier, batches: Batches, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the features (N×d, float32) and labels (N) of the `chosen` samples, or of all, in evaluation mode."""
+    network = folded(network)
+    ordered = batches.ordered(batch_size(network, batches), chosen)
+    parts = [(network.features(images).float(), labels) for images, labels in ordered]
+    if not parts:
+        return torch.empty(0, network.head.dim), torch.empty(0, dtype=torch.int64)
     features, labels = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(labels)
+
+
+def batch_size(network: Classifier, batches: Batches) -> int:
+    """Return the images of an evaluation batch: a power of two, and on a CPU no more than its cache holds."""
+    if batches.images.device.type != "cpu":
+        return LARGEST_BATCH
+    numbers = network.encoder.conv1.out_channels * batches.images[0, 0].numel()
+    return 1 << min(LARGEST_BATCH, max(1, CACHED // numbers)).bit_length() - 1
 
 
 @torch.no_grad()

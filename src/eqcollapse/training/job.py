@@ -20,11 +20,11 @@ from eqcollapse.runtime.files import replacing
 from eqcollapse.runtime.gpus import claim
 from eqcollapse.training import backends, checkpoints
 from eqcollapse.training.config import TrainSpec
+from eqcollapse.training.evaluation import LARGEST_BATCH
 from eqcollapse.training.snapshots import kept_features, measure
 from eqcollapse.training.solver_accuracy import solver_accuracy
 from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
 
-EVALUATION_BATCH = 256
 METADATA = "eqcollapse.run"
 
 
@@ -113,7 +113,7 @@ def _validation(train: Dataset, split: Split, device: torch.device, common: dict
 
 
 def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, common: dict) -> Batches:
-    return Batches(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), EVALUATION_BATCH, **common)
+    return Batches(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), LARGEST_BATCH, **common)
 
 
 def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:

@@ -12,7 +12,8 @@ from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import Contraction
 from eqcollapse.networks.deq import EquilibriumHead
-from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
+from eqcollapse.networks.folding import folded
+from eqcollapse.training.evaluation import accuracies, batch_size, correct_by_class, features_of
 from eqcollapse.training.trainer import Cell, solver_share
 
 LAYER = "features"
@@ -58,10 +59,10 @@ def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
         names = {f"stage-{n + 1}": f"encoder.stages.{n}" for n in range(len(cell.network.encoder.stages))}
     parts: dict[str, list[Tensor]] = {layer: [] for layer in (*names, LAYER)}
     of_class = []
-    cell.network.eval()
-    with Probes(cell.network, list(names.values())) as probes:
-        for images, labels in cell.train.ordered():
-            parts[LAYER].append(cell.network.features(images).float())
+    network = folded(cell.network)
+    with Probes(network, list(names.values())) as probes:
+        for images, labels in cell.train.ordered(batch_size(network, cell.train)):
+            parts[LAYER].append(network.features(images).float())
             for layer, module in names.items():
                 parts[layer].append(probes.features[module].float())
             of_class.append(labels)
@@ -73,7 +74,7 @@ def _jacobian(cell: Cell, head: EquilibriumHead) -> dict[str, float]:
     """Estimate the spectral radius of df/dz at the equilibria of the first training samples, in evaluation mode, and
     report how much of its contraction bound the layer uses.
     """
-    images, _ = next(iter(cell.train.ordered()))
+    images, _ = next(cell.train.ordered(RADIUS_SAMPLES))
     x = head.injected(cell.network.encoder(images[:RADIUS_SAMPLES]))
     radius = head.equilibrium.spectral_radius(x)
     row = {"solver_spectral_radius": radius.mean().item(), "solver_spectral_radius_max": radius.max().item()}
@@ -88,8 +89,8 @@ def kept_features(cell: Cell, per_class: int) -> dict[str, Tensor]:
     """Return training and test features of the first `per_class` samples of each class, with their labels."""
     kept: dict[str, Tensor] = {}
     for part, batches in (("train", cell.train), ("test", cell.test)):
-        features, labels = features_of(cell.network, batches)
-        first = torch.cat([(labels == k).nonzero()[:per_class, 0] for k in range(cell.network.linear.out_features)])
-        chosen = first.sort().values
-        kept |= {f"{part}/features": features[chosen].cpu(), f"{part}/labels": labels[chosen].cpu()}
+        classes = range(cell.network.linear.out_features)
+        first = torch.cat([(batches.labels == k).nonzero()[:per_class, 0] for k in classes])
+        features, labels = features_of(cell.network, batches, first.sort().values)
+        kept |= {f"{part}/features": features.cpu(), f"{part}/labels": labels.cpu()}
     return kept

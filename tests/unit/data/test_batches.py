@@ -78,6 +78,16 @@ def test_half_of_the_images_are_flipped():
     assert 900 < kept < 1100
 
 
+def test_ordered_takes_another_batch_size_and_chosen_samples():
+    images, labels = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1), torch.arange(7)
+    batches = batches_of(images, labels, batch_size=2)
+    assert [len(y) for _, y in batches.ordered(4)] == [4, 3]
+    chosen = list(batches.ordered(2, torch.tensor([5, 0, 6])))
+    assert torch.cat([y for _, y in chosen]).tolist() == [5, 0, 6]
+    assert torch.equal(torch.cat([x for x, _ in chosen]), whole(batches.ordered())[0][[5, 0, 6]])
+    assert list(batches.ordered(2, torch.tensor([], dtype=torch.int64))) == []
+
+
 def test_augmentation_off_in_ordered():
     images, labels = images_of()
     x, y = whole(batches_of(images, labels, crop=3, flip=True).ordered())

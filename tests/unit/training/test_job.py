@@ -150,6 +150,18 @@ def test_snapshots_agree_with_the_kept_weights(spec, files, tmp_path):
     assert kept["test/features"].shape == (15, 16)
 
 
+def test_no_features_are_kept_where_none_are_asked_for(spec, files, tmp_path):
+    spec["snapshots"]["features_per_class"] = 0
+    run(spec, files, tmp_path)
+    kept = load_file(tmp_path / "features.safetensors")
+    assert {name: tuple(values.shape) for name, values in kept.items()} == {
+        "train/features": (0, 16),
+        "train/labels": (0,),
+        "test/features": (0, 16),
+        "test/labels": (0,),
+    }
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_divergence_names_cell_and_epoch(spec, files, tmp_path, precision):
     spec["train"] |= {"lr": 1e30, "precision": precision}
