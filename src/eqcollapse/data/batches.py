@@ -63,7 +63,7 @@ class Batches:
             yield self._normalised(images), self.labels[chosen]
 
     def ordered(self, batch_size: int | None = None, chosen: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples in their own order, or the `chosen`, without augmentation; in batches like an epoch's if not said."""
+        """All samples in their own order, or the `chosen`, without augmentation; of `batch_size`, if it is given."""
         count = len(self.labels) if chosen is None else len(chosen)
         for start, stop in batch_bounds(count, batch_size or self._batch_size):
             part = slice(start, stop) if chosen is None else chosen[start:stop]

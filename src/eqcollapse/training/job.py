@@ -65,12 +65,12 @@ def train(
         cell.restore(state["cell"])
         tell_so_far(cell)
         snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
-    with progress(cell) as bar:
+    with progress(cell) as bar, checkpoints.Checkpointing(checkpoint) as checkpointing:
         while cell.epoch < spec.train.epochs:
             train_epoch(cell, bar)
             if cell.epoch in spec.snapshots.epochs:
                 snapshots |= measure(cell)
-            checkpoints.save(checkpoint, {"cell": cell.state(), "snapshots": snapshots})
+            checkpointing.epoch({"cell": cell.state(), "snapshots": snapshots})
     cell.history[-1] |= solver_accuracy(cell)
     _write(cell, snapshots, dataset, split, folder)
     checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone

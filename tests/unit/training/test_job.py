@@ -42,6 +42,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     checkpoints_save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(job.checkpoints, "save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(spec, files, tmp_path / "stopped")
@@ -53,6 +54,45 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypa
     assert [f"epoch {epoch}/4" in said for epoch in range(1, 5)] == [True] * 4
     assert f"goes on after epoch {stop}" in said
     assert not saved[0].exists()
+
+
+@pytest.mark.parametrize("after", [2, 3])
+def test_a_run_that_is_told_to_end_keeps_its_last_whole_epoch(spec, files, tmp_path, monkeypatch, capsys, after):
+    """Though the epoch under way has changed the weights, and no checkpoint was due."""
+    whole = run(spec, files, tmp_path / "whole")
+    step = torch.optim.SGD.step
+    steps = []
+
+    def step_or_end(optimizer, *arguments):
+        step(optimizer, *arguments)
+        steps.append(optimizer)
+        if len(steps) == after * 3 + 2:  # three batches an epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step_or_end)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, files, tmp_path / "stopped")
+    capsys.readouterr()
+    assert run(spec, files, tmp_path / "stopped") == whole
+    assert f"goes on after epoch {after}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("duration", "written"),
+    [(7.0, [1, 9, 17]), (25.0, [1, 3, 5, 7]), (31.0, [1, 2, 3, 4]), (100.0, [1, 2, 3, 4])],
+)
+def test_what_a_kill_loses_is_a_minute_or_an_epoch(tmp_path, monkeypatch, duration, written):
+    now, saved = [0.0], []
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoints, "save", lambda path, state: saved.append(state["epoch"]))
+    checkpointing = checkpoints.Checkpointing(tmp_path / "checkpoint.pt")
+    lost = []
+    for epoch in range(1, 18):
+        now[0] += duration
+        lost.append(now[0] - duration * (saved[-1] if saved else 0))  # of a kill just before this epoch's end
+        checkpointing.epoch({"epoch": epoch})
+    assert max(lost) <= max(60, duration)
+    assert saved[: len(written)] == written
 
 
 def test_a_torn_checkpoint_is_no_checkpoint(spec, files, tmp_path, capsys):
