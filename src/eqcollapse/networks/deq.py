@@ -54,6 +54,12 @@ class EquilibriumHead(nn.Module):
         self._last = (injected.to(equilibrium.dtype), equilibrium) if self.training else None
         return relu(self.norm_out(equilibrium), inplace=True).mean(dim=(2, 3))
 
+    def train(self, mode: bool = True) -> "EquilibriumHead":
+        """Set the mode; evaluation lets the last batch of training go, with its graph."""
+        if not mode:
+            self._last = None
+        return super().train(mode)
+
     def injected(self, x: Tensor) -> Tensor:
         """Return what the layer f(z, .) reads beside z, for the encoder's output H0 (N×C×H×W)."""
         return relu(self.norm(self.inject(x)), inplace=True)

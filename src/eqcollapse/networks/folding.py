@@ -1,6 +1,7 @@
 """Networks for evaluation, in which batch normalisation is part of the convolution before it."""
 
 import copy
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -11,7 +12,9 @@ from eqcollapse.networks.classifier import Classifier
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.resnet import BasicBlock, Encoder, Shortcut
 
-FOLLOWED = {
+Part = TypeVar("Part", bound=nn.Module)
+
+FOLLOWED: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     Encoder: (("conv1", "bn1"),),
     BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
     Shortcut: (("0", "1"),),
@@ -30,12 +33,13 @@ def folded(network: Classifier) -> Classifier:
     return _folded(network.eval())
 
 
-def _folded(module: nn.Module) -> nn.Module:
+def _folded(module: Part) -> Part:
     if isinstance(module, Equilibrium):
         return module
     twin = copy.copy(module)
-    twin._modules = {name: _folded(part) for name, part in module._modules.items()}
+    twin._modules = {name: part and _folded(part) for name, part in module._modules.items()}
     for conv, norm in FOLLOWED.get(type(module), ()):
-        twin._modules[conv] = fuse_conv_bn_eval(module.get_submodule(conv), module.get_submodule(norm))
+        parts = cast(tuple[nn.Conv2d, nn.BatchNorm2d], (module.get_submodule(conv), module.get_submodule(norm)))
+        twin._modules[conv] = fuse_conv_bn_eval(*parts)
         twin._modules[norm] = nn.Identity()
     return twin

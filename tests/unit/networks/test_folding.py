@@ -23,7 +23,7 @@ def network_of(head: str, layer: str = "contractive") -> Classifier:
         "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
         "jacobian_penalty": 0.0,
     }
-    settings = {"width": 8, "stages": 3, "blocks": 2, "head": head, "bias": True}
+    settings = {"channels": None, "stem": "cifar", "width": 8, "stages": 3, "blocks": 2, "head": head, "bias": True}
     chosen = Equilibrium.model_validate(equilibrium) if head == "equilibrium" else None
     network = build(Network.model_validate(settings), chosen, channels=3, num_classes=10, seed=0)
     draw = torch.Generator().manual_seed(1)
