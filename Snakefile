@@ -46,6 +46,7 @@ wildcard_constraints:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/splits.smk"
+include: "workflow/rules/summary.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/collapse.smk"
@@ -61,6 +62,7 @@ rule data:
 rule splits:
     input:
         STUDY.files("splits"),
+        STUDY.files("summary"),
 
 
 rule train:

@@ -26,6 +26,17 @@ def test_a_finished_study_has_nothing_to_do(finished):
     assert finished.planned() == {}
 
 
+def test_what_the_data_do_is_said_before_training(project):
+    project.edit({"datasets": {"digits": {"per_class": 500}}, "experiments": {"a": {"models": ["explicit"]}}})
+    said = project.snakemake("train", "splits")
+    summary, warning, cell = (
+        said.index(words) for words in ("# Data: digits", "Warning: datasets.digits.per_class is 500", "rule cell:")
+    )
+    assert summary < warning < cell
+    (page,) = (project.folder / "results/data").glob("digits@*/summary.md")
+    assert page.read_text().strip() in said
+
+
 def test_two_folders_hold_the_same_bytes(finished, tmp_path):
     other = finished.clone(tmp_path / "elsewhere")
     other.snakemake()

@@ -42,7 +42,7 @@ def tree_sha256(folder: str | Path) -> str:
 def file_digests(folder: str | Path) -> dict[str, str]:
     """The SHA-256 of each visible file below `folder` by its relative name, in the order of `tree_sha256`."""
     folder = Path(folder)
-    names = sorted(_visible_files(folder), key=str.encode)
+    names = sorted(visible_files(folder), key=str.encode)
     return {name: file_digest(folder / name, "sha256") for name in names}
 
 
@@ -73,7 +73,7 @@ def gunzip(path: Path, limit: int) -> bytes:
     return content
 
 
-def _visible_files(folder: Path) -> Iterator[str]:
+def visible_files(folder: Path) -> Iterator[str]:
     """The relative names of the visible files below `folder`, at any depth, in no order."""
     waiting = [""]
     while waiting:

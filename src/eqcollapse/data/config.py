@@ -88,3 +88,11 @@ class SplitSpec(Section):
         if tailed != (self.factor is not None) or (kind == "ldam") != (self.draw == "ldam"):
             raise ValueError("factor: belongs to long tails, and draw: ldam to those of LDAM, and to no other split")
         return self
+
+
+class SummarySpec(Section):
+    """The spec of a `summary` job: the splits that the data set is cut into, one of each name."""
+
+    dataset: Name
+    size: Maybe[Count]
+    splits: list[SplitSpec]

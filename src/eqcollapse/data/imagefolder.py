@@ -18,6 +18,7 @@ from tqdm import tqdm
 from eqcollapse.runtime.errors import EqcollapseError
 
 from .images import decode, stack
+from .stored import Stored
 
 SPLITS = ("train", "test")
 # The decoded images of one data set are held in memory: at most this share of it.
@@ -36,18 +37,21 @@ class Place:
 
 def read_imagefolder(
     files: Iterable[tuple[str, bytes]], container: str, size: int | None
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    """Decode (name, content) pairs to {"train": (images, labels), "test": ...} and the class names.
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...], dict[str, Stored]]:
+    """Decode (name, content) pairs to {"train": (images, labels), "test": ...}, the class names, and what is stored.
 
     Images are uint8 N×C×H×W, labels int64 N. Raises EqcollapseError naming the file that is wrong.
     """
-    decoded = _decoded(files, container, size)
+    stored = {split: Stored() for split in SPLITS}
+    decoded = _decoded(files, container, size, stored)
     classes = _classes(decoded, container)
     channels = 1 if all(image.ndim == 2 for split in decoded.values() for image in split.values()) else 3
-    return {split: _arrays(decoded[split], classes, channels) for split in SPLITS}, classes
+    return {split: _arrays(decoded[split], classes, channels) for split in SPLITS}, classes, stored
 
 
-def _decoded(files: Iterable, container: str, size: int | None) -> dict[str, dict[Place, np.ndarray]]:
+def _decoded(
+    files: Iterable, container: str, size: int | None, stored: dict[str, Stored]
+) -> dict[str, dict[Place, np.ndarray]]:
     decoded: dict[str, dict[Place, np.ndarray]] = {split: {} for split in SPLITS}
     first, held = None, 0
     limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -56,7 +60,9 @@ def _decoded(files: Iterable, container: str, size: int | None) -> dict[str, dic
         if place is None:
             continue
         inside = f"{name} in {container}"
-        image = decode(content, inside, size).pixels
+        found = decode(content, inside, size)
+        stored[place.split].add(found)
+        image = found.pixels
         first = first or (place.root, image.shape[:2], name)
         if place.root != first[0]:
             raise EqcollapseError(f"{inside}: its splits stand elsewhere than those of {first[2]}")

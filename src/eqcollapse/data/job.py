@@ -11,6 +11,7 @@ from .canonical import READERS, Fetch, Splits
 from .checksums import content_sha256, digest_of_tree, file_digests
 from .config import DatasetSpec
 from .download import PATIENCE, Patience, fetch, file_name, is_url, shown
+from .extent import extent
 from .imagefolder import read_imagefolder
 from .images import resize_all
 from .registry import CANONICAL, RemoteFile
@@ -18,8 +19,8 @@ from .store import Dataset, save_dataset
 
 _MAX_ARCHIVE_BYTES = 1 << 38
 
-# Images and labels by split, class names, and the SHA-256 of what was read by its name.
-Source = tuple[Splits, tuple[str, ...], dict[str, str]]
+# Images and labels by split, class names, the SHA-256 of what was read by its name, and what its files store by split.
+Source = tuple[Splits, tuple[str, ...], dict[str, str], dict[str, dict]]
 
 
 def run(
@@ -48,11 +49,12 @@ def prepare(
     """
     fetch_file = partial(fetch, dataset=spec.name, mirror=mirror, cache=Path(cache), patience=patience)
     if spec.source == "imagefolder":
-        splits, classes, sources = _imagefolder(spec, path, fetch_file)
+        splits, classes, sources, stored = _imagefolder(spec, path, fetch_file)
     else:
-        splits, classes, sources = _canonical(spec, fetch_file)
+        splits, classes, sources, stored = _canonical(spec, fetch_file)
     written = {
-        split: Dataset(images, labels, classes, spec.name, sources) for split, (images, labels) in splits.items()
+        split: Dataset(images, labels, classes, spec.name, sources, stored.get(split, {}))
+        for split, (images, labels) in splits.items()
     }
     needed = sum(dataset.images.nbytes for dataset in written.values())
     with replacing(test, needed) as test_file, replacing(train, needed) as train_file:
@@ -64,7 +66,7 @@ def _canonical(spec: DatasetSpec, fetch_file: Fetch) -> Source:
     known = CANONICAL[spec.source]
     splits, sources = READERS[spec.source](known, fetch_file)
     resized = {split: (resize_all(images, spec.size), labels) for split, (images, labels) in splits.items()}
-    return resized, known.classes, sources
+    return resized, known.classes, sources, {}
 
 
 def _imagefolder(spec: DatasetSpec, place: str | None, fetch_file: Fetch) -> Source:
@@ -78,13 +80,15 @@ def _imagefolder(spec: DatasetSpec, place: str | None, fetch_file: Fetch) -> Sou
         path, found = _archive(spec, place, fetch_file)
         files = members(path)
     _compare(spec, place, found)
-    splits, classes = read_imagefolder(files, path.name, spec.size)
+    size = extent(path)
+    splits, classes, stored = read_imagefolder(files, path.name, spec.size)
     if len(classes) != spec.classes:
         raise EqcollapseError(
             f"datasets.{spec.name}.classes = {spec.classes}, but {path.name} has {len(classes)} classes"
         )
     # Not under the file's own name: where the bytes lie and what that place is called does not change them.
-    return splits, classes, {spec.name: found}
+    facts = {split: {**stored[split].facts(), "extent": size} for split in stored}
+    return splits, classes, {spec.name: found}, facts
 
 
 def _archive(spec: DatasetSpec, place: str, fetch_file: Fetch) -> tuple[Path, str]:

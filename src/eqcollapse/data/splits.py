@@ -64,7 +64,18 @@ def write_split(spec: SplitSpec, train_file: str | Path, output: str | Path) -> 
     satisfy.
     """
     labels = read_labels(train_file)
+    _check_scatter(spec, labels)
     write_text(output, split_csv(spec, labels))
+
+
+def _check_scatter(spec: SplitSpec, labels: np.ndarray) -> None:
+    """Refuse a data set of which no class keeps two samples: NC1 would be 0 from the start."""
+    counts = np.bincount(labels)
+    if counts.min(initial=2) == 1:
+        raise EqcollapseError(
+            f"{spec.dataset}: class {int(counts.argmin())} (from 0) has one training image, so that every class keeps "
+            "one: it has no scatter, and NC1 is 0 from the start; give it at least 2 images, or leave it out"
+        )
 
 
 def split_csv(spec: SplitSpec, labels: np.ndarray) -> str:

@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 
-# safetensors writes several metadata keys in an order that changes from run to run: one key holds them all.
-_METADATA_KEY = "eqcollapse.dataset"
+from .extent import HEADER
 
 
 Taken = TypeVar("Taken")
@@ -24,7 +23,8 @@ Taken = TypeVar("Taken")
 class Dataset:
     """One split: images, uint8 N×C×H×W; labels, int64 N; class names by label; the data set's name.
 
-    `sources` gives the SHA-256 of each source file by its name.
+    `sources` gives the SHA-256 of each source file by its name; `stored`, of an image folder, what its files store (see
+    `stored.Stored.facts`) and its `extent`.
     """
 
     images: np.ndarray
@@ -32,6 +32,7 @@ class Dataset:
     classes: tuple[str, ...]
     name: str
     sources: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, Any] = field(default_factory=dict)
 
 
 def write_dataset(path: str | Path, dataset: Dataset) -> None:
@@ -44,8 +45,11 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
     """`write_dataset` without the atomic replacement, for callers that replace several files at once."""
     _check(dataset)
     metadata = {"classes": list(dataset.classes), "name": dataset.name, "sources": dataset.sources}
+    if dataset.stored:
+        metadata["stored"] = dataset.stored
+    # safetensors writes several metadata keys in an order that changes from run to run: one key holds them all.
     tensors = {"images": np.ascontiguousarray(dataset.images), "labels": dataset.labels}
-    save_file(tensors, path, metadata={_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    save_file(tensors, path, metadata={HEADER: json.dumps(metadata, sort_keys=True)})
 
 
 def read_dataset(path: str | Path) -> Dataset:
@@ -70,13 +74,14 @@ def _read(path: str | Path, take: Callable[[Any], Taken]) -> Taken:
 
 
 def _dataset(file: Any, images: np.ndarray) -> Dataset:
-    metadata = json.loads(file.metadata()[_METADATA_KEY])
+    metadata = json.loads(file.metadata()[HEADER])
     return Dataset(
         images=images,
         labels=file.get_tensor("labels"),
         classes=tuple(metadata["classes"]),
         name=metadata["name"],
         sources=metadata["sources"],
+        stored=metadata.get("stored", {}),
     )
 
 

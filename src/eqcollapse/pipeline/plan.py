@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eqcollapse.pipeline import folder_lock, image, machine, slurm
+from eqcollapse.pipeline import folder_lock, image, machine, own_data, slurm
 from eqcollapse.pipeline.snakemake_options import Asked, asked, runs_here
 from eqcollapse.pipeline.sweep import ATTIC, pending
 from eqcollapse.runtime import locks
@@ -85,6 +85,8 @@ def _planned(params: Params, config: Mapping[str, Any]) -> Study:
     except OSError as error:
         raise EqcollapseError(f"{folder_lock.FOLDER}: cannot be written, and Snakemake needs it: {error}") from None
     command = asked()
+    for warning in own_data.changes(study) if command.plans else ():
+        print(f"params.yaml: warning: {warning}", file=sys.stderr)
     if command.plans:  # what looks at the rules alone may do so while a run is under way, too
         _sweep(study, guard, command)
     folder_lock.note_owner()

@@ -19,8 +19,8 @@ from eqcollapse.study.grid import Study
 from eqcollapse.study.jobs import Job
 from eqcollapse.study.stages import STAGES
 
-OWN = ("data", "splits", "train", "theory", "collapse")
-"""The kinds of job that are a DVC stage of their own; the others are the report's."""
+OWN = {kind: (kind,) for kind in ("data", "train", "theory", "collapse")} | {"splits": ("splits", "summary")}
+"""The stages with jobs of their own, and the kinds of these; the other kinds are the report's."""
 
 PLANNING = {"src/eqcollapse/study", "src/eqcollapse/runtime/section.py"}
 """What says which jobs there are and where their files lie: every stage depends on it."""
@@ -39,8 +39,8 @@ class Stage:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of job that the stage runs."""
         if self.name == "report":
-            return tuple(kind for kind in STAGES if kind not in OWN)
-        return (self.name,) if self.name in OWN else ()
+            return tuple(kind for kind in STAGES if all(kind not in kinds for kinds in OWN.values()))
+        return OWN.get(self.name, ())
 
     def jobs(self, study: Study) -> list[Job]:
         """Return the stage's jobs in `study`."""

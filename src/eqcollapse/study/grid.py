@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from eqcollapse.data.config import DatasetSpec, SplitSpec
+from eqcollapse.data.config import DatasetSpec, SplitSpec, SummarySpec
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Section
@@ -48,6 +48,7 @@ class Study:
             self._plan_runs(experiment)
         # DVC sees which runs the collapse stage reads, not in which order params.yaml has them: that is no matter.
         self.jobs["train"] = dict(sorted(self.jobs["train"].items(), key=lambda item: natural(item[0])))
+        self._plan_summaries()
         self._plan_theory()
         self._plan_collapse()
         for job in report_jobs(self.params, self.jobs, self.code):
@@ -133,6 +134,19 @@ class Study:
         )
         path = SPLIT_FILE.format(dataset=dataset, split=split, seed=seed, digest="{digest}")
         return self._put(planned("splits", spec, self.code, upstream=[data], inputs=data.outputs[:1], path=path))
+
+    def _plan_summaries(self) -> None:
+        """Plan a summary of each data set, by one split of each name: the seeds keep as many samples."""
+        by_dataset: dict[str, dict[str, SplitSpec]] = {}
+        for job in self.jobs["splits"].values():
+            by_dataset.setdefault(job.spec.dataset, {}).setdefault(job.spec.split, job.spec)
+        for data in list(self.jobs["data"].values()):
+            splits = by_dataset[data.spec.name]
+            chosen = [splits[name] for name in sorted(splits, key=natural)]
+            spec = SummarySpec(dataset=data.spec.name, size=data.spec.size, splits=chosen)
+            path = f"results/data/{data.spec.name}@{{digest}}"
+            files = ["{path}/summary.csv", "{path}/summary.md"]
+            self._put(planned("summary", spec, self.code, upstream=[data], inputs=data.outputs, path=path, files=files))
 
     def _plan_runs(self, experiment: Experiment) -> None:
         models = {name: run_settings(self.params.resolved(name)) for name in experiment.models}

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from eqcollapse.data.config import DatasetSpec, SplitSpec
+from eqcollapse.data.config import DatasetSpec, SplitSpec, SummarySpec
 from eqcollapse.report.config import ClaimsSpec, CollapseSpec, FigureSpec, PageSpec, TableSpec
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Section
@@ -51,6 +51,9 @@ STAGES = {
     ),
     "splits": Stage(
         "eqcollapse.data.splits", "choose the training samples of a split", SplitSpec, ("train",), ("split",)
+    ),
+    "summary": Stage(
+        "eqcollapse.data.summary", "say what the data do to the study", SummarySpec, ("train", "test"), ("csv", "md")
     ),
     "train": Stage(
         "eqcollapse.training.job", "train one cell", TrainSpec,
