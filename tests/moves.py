@@ -11,18 +11,18 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eqcollapse.provenance.dvc_stages import Stage
+from eqcollapse.provenance.dvc_stages import DvcStage
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import Params, parse
-from eqcollapse.theory.config import Experiment
+from eqcollapse.theory.config import TheoryExperiment
 
 _DIGEST = re.compile(r"@[0-9a-f]{10}")
 TRIED = 5
 """How many other values of a key are looked at."""
 
 
-def moved(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[str]]:
+def moved(content: Mapping[str, Any], versioned: list[DvcStage]) -> dict[str, set[str]]:
     """Return, for every leaf of a params file, the stages whose jobs change when it is moved to other values.
 
     A stage's jobs are what it makes and the settings of that: that a job's inputs change is for deps to say. Leaves
@@ -53,7 +53,7 @@ def turned(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield ".".join(path), _laid(content, path, value[::-1])
 
 
-def _seen(content: Mapping[str, Any], versioned: list[Stage]) -> dict[str, set[tuple[str, str]]]:
+def _seen(content: Mapping[str, Any], versioned: list[DvcStage]) -> dict[str, set[tuple[str, str]]]:
     study = Study(parse(content))
     return {
         stage.name: {(_DIGEST.sub("@", job.path), job.spec_json) for job in stage.jobs(study)} for stage in versioned
@@ -116,7 +116,7 @@ def _others(value: Any, content: Mapping[str, Any]) -> Iterator[Any]:
 
 def _choices() -> list[str]:
     """Return the words that params.yaml may hold somewhere."""
-    return sorted({*_words(Params.model_json_schema()), *_words(TypeAdapter(Experiment).json_schema())})
+    return sorted({*_words(Params.model_json_schema()), *_words(TypeAdapter(TheoryExperiment).json_schema())})
 
 
 def _words(schema: Any) -> Iterator[str]:

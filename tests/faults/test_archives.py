@@ -22,7 +22,7 @@ from PIL import Image
 
 from eqcollapse.data.checksums import content_sha256
 from eqcollapse.data.config import DatasetSpec
-from eqcollapse.data.job import prepare
+from eqcollapse.data.job import prepare_dataset
 from eqcollapse.data.store import read_dataset
 from eqcollapse.runtime.errors import EqcollapseError
 from hostile import bounded, draws, size, tree
@@ -106,7 +106,7 @@ def read(path: Path, folder: Path, seconds: int = 20) -> list | str:
     before = tree(folder)
     try:
         with bounded(seconds=seconds):
-            prepare(spec_of(path), *outputs, path=str(path), mirror=None, cache=folder / "cache")
+            prepare_dataset(spec_of(path), *outputs, path=str(path), mirror=None, cache=folder / "cache")
     except EqcollapseError as error:
         said = str(error)
     else:

@@ -31,7 +31,7 @@ def passes_of(tensors: Tensors) -> tuple[FirstPass, SecondPass | None]:
     """Return the passes that `tensors_of` was given, in memory of their own; ValueError, with the name of the tensor,
     if they cannot have been.
     """
-    check(tensors)
+    check_tensors(tensors)
     counts, means, traces = (tensors[name].clone() for name in FIRST)
     centres = means.masked_fill(counts[:, None] == 0, 0.0)
     first = FirstPass(counts, centres, torch.zeros_like(means), traces)
@@ -61,7 +61,7 @@ FIELDS = {name: name for name in (*SECOND, *POOLED, *DECIDED)} | {"second_counts
 
 
 @dataclass(frozen=True)
-class Kind:
+class TensorKind:
     """What a stored tensor is: its dtype, its shape in letters (K, d; r directions; P scatters, of t numbers each), and
     what is said where its values cannot be, by a function that finds such a place.
     """
@@ -114,23 +114,25 @@ def _odd_scatter(values: Tensor, tensors: Tensors) -> Tensor:
 
 
 KINDS = {
-    "counts": Kind(INTEGERS, ("K",), "negative", _negative),
-    "means": Kind(FLOATS, ("K", "d"), "not finite where traces is", _odd_means),
-    "traces": Kind(FLOATS, ("K",), "negative, or nan where means is finite", _odd_traces),
-    "basis": Kind(FLOATS, ("d", "r"), "not finite", _infinite),
-    "shift": Kind(FLOATS, ("K", "r"), "not finite where second_traces is", _odd_shift),
-    "scatter": Kind(FLOATS, ("P", "t"), "negative on a diagonal, or not finite where second_traces is", _odd_scatter),
-    "second_counts": Kind(INTEGERS, ("K",), "negative", _negative),
-    "second_traces": Kind(FLOATS, ("K",), "negative, or nan where shift is finite", _odd_second_traces),
-    "centre_correct": Kind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
-    "spread": Kind(FLOATS, ("K", "r"), "negative, or not finite where second_traces is", _odd_spread),
-    "agreeing": Kind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
-    "correct": Kind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
-    "fingerprint": Kind(FLOATS, ("K", "3")),
+    "counts": TensorKind(INTEGERS, ("K",), "negative", _negative),
+    "means": TensorKind(FLOATS, ("K", "d"), "not finite where traces is", _odd_means),
+    "traces": TensorKind(FLOATS, ("K",), "negative, or nan where means is finite", _odd_traces),
+    "basis": TensorKind(FLOATS, ("d", "r"), "not finite", _infinite),
+    "shift": TensorKind(FLOATS, ("K", "r"), "not finite where second_traces is", _odd_shift),
+    "scatter": TensorKind(
+        FLOATS, ("P", "t"), "negative on a diagonal, or not finite where second_traces is", _odd_scatter
+    ),
+    "second_counts": TensorKind(INTEGERS, ("K",), "negative", _negative),
+    "second_traces": TensorKind(FLOATS, ("K",), "negative, or nan where shift is finite", _odd_second_traces),
+    "centre_correct": TensorKind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
+    "spread": TensorKind(FLOATS, ("K", "r"), "negative, or not finite where second_traces is", _odd_spread),
+    "agreeing": TensorKind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
+    "correct": TensorKind(INTEGERS, ("K",), "not between 0 and second_counts", _no_part),
+    "fingerprint": TensorKind(FLOATS, ("K", "3")),
 }
 
 
-def check(tensors: Tensors) -> None:
+def check_tensors(tensors: Tensors) -> None:
     """Raise ValueError, with the name of the tensor, for tensors that no moments are stored as.
 
     What only the features can tell, such as another sign of all means, is not seen.

@@ -18,7 +18,7 @@ from .checksums import file_digest, gunzip
 from .registry import IDX_HEADER, CanonicalSet, RemoteFile
 
 Fetch = Callable[[RemoteFile], Path]
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+ArraysBySplit = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _CIFAR_FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar-10-binary.tar.gz": {
@@ -34,7 +34,7 @@ _DIGITS_TEST_PER_CLASS = 30
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
 
-def read_idx(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str, str]]:
+def read_idx(canonical: CanonicalSet, fetch: Fetch) -> tuple[ArraysBySplit, dict[str, str]]:
     """MNIST's four idx files: a big-endian header (magic number, sizes), then the bytes."""
     content = {}
     for role, file in canonical.files.items():
@@ -48,7 +48,7 @@ def read_idx(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str, s
     return splits, {names[role]: hashlib.sha256(data).hexdigest() for role, data in content.items()}
 
 
-def read_cifar(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str, str]]:
+def read_cifar(canonical: CanonicalSet, fetch: Fetch) -> tuple[ArraysBySplit, dict[str, str]]:
     """CIFAR binary: records of a label (CIFAR-100: coarse, then fine) and 3072 bytes, channel by channel."""
     file = canonical.files["archive"]
     path = fetch(file)
@@ -69,7 +69,7 @@ def read_cifar(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str,
     return splits, {file.name: file_digest(path, "sha256")}
 
 
-def read_digits(canonical: CanonicalSet, fetch: Fetch) -> tuple[Splits, dict[str, str]]:
+def read_digits(canonical: CanonicalSet, fetch: Fetch) -> tuple[ArraysBySplit, dict[str, str]]:
     """scikit-learn's 1,797 handwritten digits, values 0..16 as round(v * 255 / 16).
 
     They have no canonical test set. Here the last 30 samples of each class, in scikit-learn's order, are the

@@ -33,7 +33,7 @@ class _Images(Section):
         return self
 
 
-class Dataset(_Images):
+class DatasetSettings(_Images):
     """Where the images come from, and how many of them a class has."""
 
     path: Maybe[Annotated[str, Field(min_length=1)]] = None

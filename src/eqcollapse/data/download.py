@@ -35,7 +35,7 @@ def file_name(url: str) -> str:
         name = unquote(urlsplit(url).path).rpartition("/")[2]
     except ValueError:
         return ""
-    check_name(name, shown(url))
+    check_name(name, without_password(url))
     return name
 
 
@@ -62,7 +62,7 @@ def fetch(file: RemoteFile, *, dataset: str, mirror: str | None, cache: Path, pa
             if reason is None:
                 _keep(partial, kept)
                 return kept
-            tried.append(f"{shown(url)}: {reason}")
+            tried.append(f"{without_password(url)}: {reason}")
     raise EqcollapseError(
         f"{file.name} of {dataset}: not to be had; tried {'; '.join(tried) or 'no other place'}. "
         f"Put {file.name} into a folder and name that folder as `mirror` in params.yaml"
@@ -86,7 +86,7 @@ def mismatch(path: Path, file: RemoteFile) -> str | None:
     return None
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """`url` without a user's name, password or query, which belong in no message; nothing of what is no address."""
     try:
         parts = urlsplit(url)

@@ -7,10 +7,10 @@ from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 
 from .archives import FORMATS, folder_members, members
-from .canonical import READERS, Fetch, Splits
+from .canonical import READERS, ArraysBySplit, Fetch
 from .checksums import content_sha256, digest_of_tree, file_digests
 from .config import DatasetSpec
-from .download import PATIENCE, Patience, fetch, file_name, is_url, shown
+from .download import PATIENCE, Patience, fetch, file_name, is_url, without_password
 from .extent import extent
 from .imagefolder import read_imagefolder
 from .images import resize_all
@@ -20,18 +20,18 @@ from .store import Dataset, save_dataset
 _MAX_ARCHIVE_BYTES = 1 << 38
 
 # Images and labels by split, class names, the SHA-256 of what was read by its name, and what its files store by split.
-Source = tuple[Splits, tuple[str, ...], dict[str, str], dict[str, dict]]
+Source = tuple[ArraysBySplit, tuple[str, ...], dict[str, str], dict[str, dict]]
 
 
 def run(
     spec: DatasetSpec, inputs: list[str], outputs: list[str], *, path: str | None, mirror: str | None, cache: Path
 ) -> None:
-    """Write the data set of `spec` to `outputs` (train, test); see `prepare`."""
+    """Write the data set of `spec` to `outputs` (train, test); see `prepare_dataset`."""
     train, test = outputs
-    prepare(spec, train, test, path=path, mirror=mirror, cache=cache)
+    prepare_dataset(spec, train, test, path=path, mirror=mirror, cache=cache)
 
 
-def prepare(
+def prepare_dataset(
     spec: DatasetSpec,
     train: str | Path,
     test: str | Path,
@@ -96,7 +96,7 @@ def _archive(spec: DatasetSpec, place: str, fetch_file: Fetch) -> tuple[Path, st
     name = file_name(place) if is_url(place) else Path(place).name
     if not name.lower().endswith(tuple(FORMATS)):
         raise EqcollapseError(
-            f"datasets.{spec.name}.path = {shown(place)}: must be a folder or one of {', '.join(FORMATS)}"
+            f"datasets.{spec.name}.path = {without_password(place)}: must be a folder or one of {', '.join(FORMATS)}"
         )
     if not is_url(place) and Path(place).is_file():
         return Path(place), content_sha256(place)

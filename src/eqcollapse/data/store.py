@@ -15,7 +15,6 @@ from eqcollapse.runtime.files import replacing
 
 from .extent import HEADER
 
-
 Taken = TypeVar("Taken")
 
 

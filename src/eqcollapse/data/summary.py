@@ -184,11 +184,11 @@ def _pixel_warnings(data: Data) -> Iterator[str]:
     stored = [part.stored for part in (data.train, data.test) if part.stored]
     ranges = _ranges(stored)
     if "16" in ranges and ranges["16"][1] < 1 << 15:
-        high = ranges["16"][1]
-        bits = max(1, high.bit_length())
+        largest = ranges["16"][1]
+        bits = max(1, largest.bit_length())
         yield (
-            f"16-bit files have values up to {high} of 65535, as of {bits} bits: brought to 8 bits, {_levels(high)} "
-            f"levels are left; multiply the stored values by {1 << (16 - bits)}"
+            f"16-bit files have values up to {largest} of 65535, as of {bits} bits: brought to 8 bits, "
+            f"{_levels(largest)} levels are left; multiply the stored values by {1 << (16 - bits)}"
         )
     levels = int(np.count_nonzero(_histogram(data.train)))
     if levels < FEW_LEVELS and data.train.stored:

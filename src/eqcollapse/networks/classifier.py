@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from eqcollapse.networks.config import Equilibrium as EquilibriumSettings
-from eqcollapse.networks.config import Network
+from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.resnet import Encoder, ExplicitHead, initialise
 

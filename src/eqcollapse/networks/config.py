@@ -6,7 +6,7 @@ from pydantic import Field
 
 from eqcollapse.runtime.section import Count, Flag, Integer, Maybe, NonNegative, Positive, Real, Section
 
-Method = Literal["anderson", "broyden", "picard"]
+MethodName = Literal["anderson", "broyden", "picard"]
 """The solvers: those of equilibrium.solvers.SOLVERS, which needs torch."""
 
 Layer = Literal["residual", "contractive"]
@@ -28,7 +28,7 @@ class Network(Section):
 class Solver(Section):
     """One fixed-point solve."""
 
-    method: Method
+    method: MethodName
     tol: Positive
     criterion: Literal["relative", "absolute"]
     max_iter: Count
@@ -41,10 +41,10 @@ class Convergence(Section):
 
     share: Annotated[Real, Field(ge=0, le=1)]
     action: Literal["warn", "stop", "switch"]
-    method: Method
+    method: MethodName
 
 
-class Equilibrium(Section):
+class EquilibriumSettings(Section):
     """The equilibrium head."""
 
     layer: Layer

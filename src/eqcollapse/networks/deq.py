@@ -12,7 +12,7 @@ from eqcollapse.equilibrium import (
     SolverConfig,
     jacobian_regularisation,
 )
-from eqcollapse.networks.config import Equilibrium as EquilibriumSettings
+from eqcollapse.networks.config import EquilibriumSettings
 
 LAYERS: dict[str, Callable[[int, EquilibriumSettings], nn.Module]] = {
     "residual": lambda channels, settings: ResidualConv(channels, settings.hidden),

@@ -39,7 +39,7 @@ def report(patterns: list[str], *, older_than: str | None = None, delete: bool =
     """List what lies in the attic, or what of it `patterns` and `older_than` choose; delete that on request."""
     least = seconds(older_than) if older_than else 0.0
     every = items()
-    told = differences(every)
+    told = distinguishing_settings(every)
     chosen = [item for item in every if item.age >= least and _matches(item.name, patterns)]
     if not chosen:
         return f"{ATTIC}: nothing{' of that kind' if every else ''} lies there"
@@ -62,7 +62,7 @@ def items(now: float | None = None) -> list[Item]:
     )
 
 
-def differences(found: list[Item]) -> dict[str, str]:
+def distinguishing_settings(found: list[Item]) -> dict[str, str]:
     """Return, by name, the settings by which items of one stage differ from each other: `train.lr=0.01`."""
     said = {}
     for stage in {item.stage for item in found}:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eqcollapse.pipeline.sweep import ATTIC, forget, is_complete, keep
 from eqcollapse.provenance import records
-from eqcollapse.provenance.dvc_stages import Stage, covered
+from eqcollapse.provenance.dvc_stages import DvcStage, covered
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.jobs import Job
@@ -15,7 +15,7 @@ AGAIN = "run the same command again"
 """What to do, at the end of a line of `confirm`."""
 
 
-def confirm(study: Study, stage: Stage) -> None:
+def confirm(study: Study, stage: DvcStage) -> None:
     """Check that what lies under the stage's outs is what `study` asks for, made from what lies there now.
 
     Raises `EqcollapseError` in one line otherwise. Makes the folders of outs that no job writes to: DVC wants them.

@@ -88,7 +88,7 @@ def note_owner() -> None:
         atexit.register(path.unlink, missing_ok=True)
 
 
-def described() -> str:
+def who_works() -> str:
     """Return who is running here, as far as the notes say."""
     notes = [note for note in _notes().values() if note and not _is_dead(note) and note["pid"] != os.getpid()]
     return ", ".join(f"process {note['pid']} on {note['host']}" for note in notes) or "another Snakemake"

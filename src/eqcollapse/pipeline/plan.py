@@ -132,10 +132,10 @@ def _sweep(study: Study, guard: folder_lock.Guard, command: Asked) -> None:
 def _hindrance(idle: bool) -> str:
     """Return what is under way here that nothing may be moved under, and what to do about it; "" if nothing is."""
     if not idle:
-        who = folder_lock.described()
+        who = folder_lock.who_works()
         return f"{who} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
     makers = locks.under_way()
-    remedy = f"wait for its end, or end it (or, if all that work here are dead, remove {locks.FOLDER})"
+    remedy = f"wait for its end, or end it (or, if all that work here are dead, remove {locks.JOB_LOCKS})"
     return f"{makers[0]}, for a run that was killed: {remedy}" if makers else ""
 
 

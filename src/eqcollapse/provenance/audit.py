@@ -13,7 +13,7 @@ from eqcollapse.provenance.checks import check_jobs, check_strangers
 from eqcollapse.provenance.code import check_code
 from eqcollapse.provenance.content import check_contents
 from eqcollapse.provenance.dag import Planning, check_plan
-from eqcollapse.provenance.findings import KINDS, Finding, Lineage, Report
+from eqcollapse.provenance.findings import KINDS, AuditReport, Finding, Lineage
 from eqcollapse.provenance.hashing import Content, contents, walk
 from eqcollapse.provenance.images import check_image
 from eqcollapse.provenance.reading import Record, attic_records, is_record, read
@@ -53,7 +53,7 @@ class Audit:
             path = finding.path.encode("utf-8", "backslashreplace").decode()  # a name that is no text can be said, too
             self.findings.append(replace(finding, path=path, dependents=known))
 
-    def report(self) -> Report:
+    def report(self) -> AuditReport:
         """Return what there is to say, the worst first."""
         order = {kind: position for position, kind in enumerate(KINDS)}
         findings = sorted(set(self.findings), key=lambda f: (order[f.kind], f.path, f.expected, f.found))
@@ -63,7 +63,7 @@ class Audit:
             "bytes": sum(content.bytes for content in self.found.values()),
             "findings": len(findings),
         }
-        return Report(findings, self.notes, counts, _environments(self.records.values()))
+        return AuditReport(findings, self.notes, counts, _environments(self.records.values()))
 
     def states(self) -> dict[str, tuple[str, str]]:
         """Return the state of every job by its record's path (fresh, wrong, or why it is to be done) and a detail."""
@@ -170,7 +170,7 @@ def _audit_image(under_way: Audit) -> None:
 
 
 def _audit_versioning(under_way: Audit, study: Study, config: Mapping[str, Any]) -> None:
-    findings, notes = dvclock.check(under_way.found, config)
+    findings, notes = dvclock.check_lock(under_way.found, config)
     under_way.notes += notes
     everything = under_way.lineage.everything
     under_way.add(replace(finding, dependents=everything) for finding in dvclock.check_stages(study))

@@ -92,7 +92,7 @@ def parsed(said: str) -> Iterator[Planned]:
             rule.split()[1].rstrip(":"),
             _paths(fields.get("input", "")),
             _paths(fields.get("output", "")),
-            () if command in ("", "None") else stated(command),
+            () if command in ("", "None") else recorded_command(command),
         )
 
 
@@ -100,7 +100,7 @@ def _paths(text: str) -> tuple[str, ...]:
     return tuple(path for path in text.split(", ") if path)
 
 
-def stated(command: str) -> tuple[str, ...]:
+def recorded_command(command: str) -> tuple[str, ...]:
     """Return what a record keeps of a rule's shell command: no environment, no redirection, nothing that says where.
 
     What `printf FORMAT` hands to its standard input counts as given in the place of `-`. A command that does more than

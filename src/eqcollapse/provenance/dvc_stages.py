@@ -27,7 +27,7 @@ PLANNING = {"src/eqcollapse/study", "src/eqcollapse/runtime/section.py"}
 
 
 @dataclass(frozen=True)
-class Stage:
+class DvcStage:
     """A stage of dvc.yaml."""
 
     name: str
@@ -54,7 +54,7 @@ class Stage:
         return {file.relative_to(root).as_posix() for file in (*code, *types)} | PLANNING
 
 
-def load(path: str | Path = "dvc.yaml") -> list[Stage]:
+def load(path: str | Path = "dvc.yaml") -> list[DvcStage]:
     """Read the stages of dvc.yaml."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -63,15 +63,15 @@ def load(path: str | Path = "dvc.yaml") -> list[Stage]:
         raise EqcollapseError(f"{path}: cannot be read as DVC stages: {' '.join(str(error).split())}") from None
 
 
-def stages(content: Mapping[str, Any]) -> list[Stage]:
+def stages(content: Mapping[str, Any]) -> list[DvcStage]:
     """Return the stages of a parsed dvc.yaml."""
     return [
-        Stage(name, *(tuple(_names(stage.get(key, []))) for key in ("deps", "params", "outs")))
+        DvcStage(name, *(tuple(_names(stage.get(key, []))) for key in ("deps", "params", "outs")))
         for name, stage in content["stages"].items()
     ]
 
 
-def faults(study: Study, versioned: list[Stage], moves: Mapping[str, set[str]]) -> list[str]:
+def faults(study: Study, versioned: list[DvcStage], moves: Mapping[str, set[str]]) -> list[str]:
     """Return where dvc.yaml is not the truth, a line each; `moves` is what `moved` found.
 
     Without `moves`, what can be said of any study: that it does without a stage's files is no fault of dvc.yaml.
@@ -86,18 +86,18 @@ def faults(study: Study, versioned: list[Stage], moves: Mapping[str, set[str]]) 
     return lines
 
 
-def _missing_stages(versioned: list[Stage]) -> list[str]:
+def _missing_stages(versioned: list[DvcStage]) -> list[str]:
     kinds = {kind for stage in versioned for kind in stage.kinds}
     return [kind for kind in STAGES if kind not in kinds]
 
 
-def _unwatched(versioned: list[Stage], moves: Mapping[str, set[str]]) -> list[str]:
+def _unwatched(versioned: list[DvcStage], moves: Mapping[str, set[str]]) -> list[str]:
     """Return the keys of which DVC would take any value: not even a stage that watches the whole file has them."""
     watched = {param for stage in versioned for param in stage.params}
     return [] if "params.yaml" in watched else [key for key in moves if not covered(key, watched, ".")]
 
 
-def _output_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
+def _output_faults(study: Study, versioned: list[DvcStage]) -> Iterator[str]:
     for job in study:
         for file in job.files:
             owners = [stage.name for stage in versioned if covered(file, stage.outs)]
@@ -107,7 +107,7 @@ def _output_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
                 yield f"dvc.yaml: {file} (stage {' and '.join(own) or job.stage}) is under the outs of {under}"
 
 
-def _idle_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
+def _idle_faults(study: Study, versioned: list[DvcStage]) -> Iterator[str]:
     """Yield the outs and deps that no job of `study` has: of a study of everything these are faults."""
     made = {out for stage in versioned for out in stage.outs}
     for stage in versioned:
@@ -122,7 +122,7 @@ def _idle_faults(study: Study, versioned: list[Stage]) -> Iterator[str]:
                 yield f"dvc.yaml: stages.{stage.name}.outs: {out} is written by no job"
 
 
-def _dep_faults(study: Study, stage: Stage) -> Iterator[str]:
+def _dep_faults(study: Study, stage: DvcStage) -> Iterator[str]:
     read = {file for job in stage.jobs(study) for file in job.inputs if not covered(file, stage.outs)}
     needed = read | stage.sources()
     for file in sorted(needed):
@@ -130,7 +130,7 @@ def _dep_faults(study: Study, stage: Stage) -> Iterator[str]:
             yield f"dvc.yaml: stages.{stage.name}.deps: {file} is read, but is under none of them"
 
 
-def _param_faults(stage: Stage, moves: Mapping[str, set[str]]) -> Iterator[str]:
+def _param_faults(stage: DvcStage, moves: Mapping[str, set[str]]) -> Iterator[str]:
     for key, moving in moves.items():
         if stage.name in moving and not covered(key, stage.params, "."):
             yield f"dvc.yaml: stages.{stage.name}.params: {key} changes its jobs, but is not under them"

@@ -27,7 +27,7 @@ Blamed = tuple[Finding, tuple[str, ...]]
 """A finding, and the outs on which it bears."""
 
 
-def check(found: Mapping[str, Content], config: Mapping[str, Any]) -> tuple[list[Blamed], list[str]]:
+def check_lock(found: Mapping[str, Content], config: Mapping[str, Any]) -> tuple[list[Blamed], list[str]]:
     """Check dvc.lock against dvc.yaml, the files (`found`: their contents) and `config`, the study's settings.
 
     Return what is wrong, each with the outs on which it bears, and what could not be checked.

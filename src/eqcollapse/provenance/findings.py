@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass
-class Report:
+class AuditReport:
     """What an audit says: findings, what could not be checked, and counts."""
 
     findings: list[Finding]

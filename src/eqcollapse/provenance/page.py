@@ -4,23 +4,23 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-from eqcollapse.provenance.findings import KINDS, Finding, Report
+from eqcollapse.provenance.findings import KINDS, AuditReport, Finding
 
 SHOWN = 12
 """How many dependents the page lists; audit.json has all."""
 
 
-def machine(report: Report) -> str:
+def machine(report: AuditReport) -> str:
     """Return audit.json."""
     return json.dumps(report.as_json(), indent=1, sort_keys=True) + "\n"
 
 
-def page(report: Report, pictures: dict[str, str]) -> str:
+def page(report: AuditReport, pictures: dict[str, str]) -> str:
     """Return audit.md; `pictures` are the SVG files to show, by title, relative to the page."""
     return "\n".join(_lines(report, pictures)) + "\n"
 
 
-def summary(report: Report) -> str:
+def summary(report: AuditReport) -> str:
     """Return the verdict as one line."""
     counts = report.counts
     size = f"{counts['jobs']} jobs, {counts['files']} files, {counts['bytes'] / 1e6:.1f} MB"
@@ -30,7 +30,7 @@ def summary(report: Report) -> str:
     return f"The audit FAILS: {', '.join(f'{number} {kind}' for kind, number in kinds.items())} ({size})."
 
 
-def _lines(report: Report, pictures: dict[str, str]) -> Iterator[str]:
+def _lines(report: AuditReport, pictures: dict[str, str]) -> Iterator[str]:
     yield f"# {summary(report)}"
     yield ""
     if report.passed:
@@ -71,7 +71,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield ""
 
 
-def _environments(report: Report) -> Iterator[str]:
+def _environments(report: AuditReport) -> Iterator[str]:
     if not report.environments:
         return
     yield "## Where it was made"

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-FOLDER = Path(".snakemake/eqcollapse/jobs")
+JOB_LOCKS = Path(".snakemake/eqcollapse/jobs")
 PATIENCE = 600.0
 """Seconds to wait for a job of another host: of a host's death, a file server that keeps its locks may never hear."""
 
@@ -27,9 +27,9 @@ def alone(record: str) -> Iterator[bool]:
 
     Says in a line of stderr whom it waits for.
     """
-    path = FOLDER / hashlib.sha256(record.encode()).hexdigest()[:16]
+    path = JOB_LOCKS / hashlib.sha256(record.encode()).hexdigest()[:16]
     try:
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        JOB_LOCKS.mkdir(parents=True, exist_ok=True)
         stream, waited = _locked(path)
     except OSError:  # nothing can be locked here, or a dead host holds it
         yield False
@@ -47,7 +47,7 @@ def alone(record: str) -> Iterator[bool]:
 def under_way() -> list[str]:
     """Return who makes what here, in words; what dead processes left of their locks goes."""
     found = []
-    for path in sorted(FOLDER.glob("*")):
+    for path in sorted(JOB_LOCKS.glob("*")):
         with suppress(OSError), open(path, "a+", errors="replace") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,9 +6,9 @@ Imports neither torch nor numpy; tests/unit/study/test_feasibility.py holds this
 from collections.abc import Iterator
 from math import floor
 
-from eqcollapse.data.config import Dataset
+from eqcollapse.data.config import DatasetSettings
 from eqcollapse.data.registry import CANONICAL
-from eqcollapse.networks.config import Equilibrium, Network, Solver
+from eqcollapse.networks.config import EquilibriumSettings, Network, Solver
 from eqcollapse.training.config import Model
 
 GROUPS = 8
@@ -22,7 +22,7 @@ def model_faults(name: str, model: Model) -> Iterator[str]:
         yield from _solver_faults(name, model.equilibrium)
 
 
-def _group_faults(name: str, network: Network, equilibrium: Equilibrium) -> Iterator[str]:
+def _group_faults(name: str, network: Network, equilibrium: EquilibriumSettings) -> Iterator[str]:
     channels = network.width << (network.stages - 1)
     hidden = equilibrium.hidden
     if hidden is not None and hidden % GROUPS:
@@ -42,7 +42,7 @@ def _multiples(number: int) -> str:
     return f"{below} and {below + GROUPS}" if below else str(GROUPS)
 
 
-def _solver_faults(name: str, equilibrium: Equilibrium) -> Iterator[str]:
+def _solver_faults(name: str, equilibrium: EquilibriumSettings) -> Iterator[str]:
     """Yield what makes z = 0, at which every solve starts, the equilibrium: features that no image changes."""
     forward = equilibrium.forward
     if equilibrium.gradient == "unrolled":
@@ -63,7 +63,7 @@ def _starts_converged(solver: Solver) -> bool:
     return solver.criterion == "relative" and solver.tol >= 1
 
 
-def dataset_faults(name: str, dataset: Dataset, validation: float) -> Iterator[str]:
+def dataset_faults(name: str, dataset: DatasetSettings, validation: float) -> Iterator[str]:
     """Yield what leaves a class of the data set `name` without scatter: one sample to train on."""
     kept = dataset.per_class
     if kept is None:
@@ -77,7 +77,7 @@ def dataset_faults(name: str, dataset: Dataset, validation: float) -> Iterator[s
         )
 
 
-def batch_faults(name: str, model: Model, dataset_name: str, dataset: Dataset) -> Iterator[str]:
+def batch_faults(name: str, model: Model, dataset_name: str, dataset: DatasetSettings) -> Iterator[str]:
     """Yield what leaves batch normalisation a single value a channel, where the size of the images is known."""
     side = _side(dataset)
     if model.train.batch_size == 1 and side is not None and side <= 1 << (model.network.stages - 1):
@@ -87,7 +87,7 @@ def batch_faults(name: str, model: Model, dataset_name: str, dataset: Dataset) -
         )
 
 
-def _side(dataset: Dataset) -> int | None:
+def _side(dataset: DatasetSettings) -> int | None:
     if dataset.size is not None or dataset.source not in CANONICAL:
         return dataset.size
     return max(CANONICAL[dataset.source].shape[1:])

@@ -139,12 +139,14 @@ class Study:
         """Plan a summary of each data set, by one split of each name: the seeds keep as many samples."""
         by_dataset: dict[str, dict[str, SplitSpec]] = {}
         for job in self.jobs["splits"].values():
-            by_dataset.setdefault(job.spec.dataset, {}).setdefault(job.spec.split, job.spec)
+            split = SplitSpec.model_validate(job.spec)
+            by_dataset.setdefault(split.dataset, {}).setdefault(split.split, split)
         for data in list(self.jobs["data"].values()):
-            splits = by_dataset[data.spec.name]
+            dataset = DatasetSpec.model_validate(data.spec)
+            splits = by_dataset[dataset.name]
             chosen = [splits[name] for name in sorted(splits, key=natural)]
-            spec = SummarySpec(dataset=data.spec.name, size=data.spec.size, splits=chosen)
-            path = f"results/data/{data.spec.name}@{{digest}}"
+            spec = SummarySpec(dataset=dataset.name, size=dataset.size, splits=chosen)
+            path = f"results/data/{dataset.name}@{{digest}}"
             files = ["{path}/summary.csv", "{path}/summary.md"]
             self._put(planned("summary", spec, self.code, upstream=[data], inputs=data.outputs, path=path, files=files))
 

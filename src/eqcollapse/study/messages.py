@@ -50,7 +50,7 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Return `value` as it stands in a message, cut to 60 characters."""
     try:
         text = _SHORT.repr(value)
@@ -72,7 +72,7 @@ def _key(prefix: str, fault: Mapping[str, Any], tagged: bool) -> str:
         parts.append(fault["ctx"]["key"])
     if fault["type"].startswith("union_tag"):
         parts.append(TAG)
-    path = ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
+    path = ".".join(part if part.isprintable() and len(part) <= 60 else quoted(part) for part in parts)
     return f"{prefix}{path}" if path else prefix.rstrip(".: ")
 
 
@@ -85,7 +85,7 @@ def _said(fault: Mapping[str, Any]) -> tuple[str, str]:
     kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "unknown_key":
         near = nearest(context["key"], context["known"].split(", "))
-        return f"is not a key that eqcollapse knows (value {shown(context['value'])}){near}; known: ", context["known"]
+        return f"is not a key that eqcollapse knows (value {quoted(context['value'])}){near}; known: ", context["known"]
     if kind in ("missing", "union_tag_not_found"):
         return "", "is missing"
     if kind == "union_tag_invalid":
@@ -93,8 +93,8 @@ def _said(fault: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "value_error" and isinstance(value, Mapping):
         return "", str(context["error"])
     if kind == "string_pattern_mismatch" and fault["loc"][-1] == "sha256":
-        return f"{shown(value)} is not allowed: ", f"must be the 64 digits that {HASH} prints"
-    return f"{shown(value)} is not allowed{_near(value, context)}: ", _allowed(kind, fault["msg"], context)
+        return f"{quoted(value)} is not allowed: ", f"must be the 64 digits that {HASH} prints"
+    return f"{quoted(value)} is not allowed{_near(value, context)}: ", _allowed(kind, fault["msg"], context)
 
 
 def _near(value: Any, context: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import nothing
-from eqcollapse.study.messages import nearest, shown
+from eqcollapse.study.messages import nearest, quoted
 
 NAMED = ("datasets", "models", "experiments", "theory")
 """The sections that are a mapping of names."""
@@ -56,12 +56,12 @@ def _chosen(section: str, names: Any, known: list[str]) -> list[str]:
     if nothing(names):
         return []
     if not isinstance(names, list):
-        raise EqcollapseError(f"{section}.{ONLY}: {shown(names)} is not allowed: must be a list of names")
+        raise EqcollapseError(f"{section}.{ONLY}: {quoted(names)} is not allowed: must be a list of names")
     for name in names:
         if name not in known:
             there = f"{', '.join(map(str, known)) or 'none there'}"
             raise EqcollapseError(
-                f"{section}.{ONLY}: {shown(name)} is not one of {section}{nearest(name, known)}: {there}"
+                f"{section}.{ONLY}: {quoted(name)} is not one of {section}{nearest(name, known)}: {there}"
             )
     return names
 

@@ -12,17 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from eqcollapse.data.config import Dataset, Splits
+from eqcollapse.data.config import DatasetSettings, Splits
 from eqcollapse.data.registry import CANONICAL
-from eqcollapse.networks.config import Equilibrium, Network
+from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
 from eqcollapse.study import feasibility, overlays, yaml_file
 from eqcollapse.study.mappings import in_order, merged
-from eqcollapse.study.messages import lines, nearest, shown, told
-from eqcollapse.theory.config import Experiment as TheoryExperiment
-from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, UnconstrainedFeatures
+from eqcollapse.study.messages import lines, nearest, quoted, told
+from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
 from eqcollapse.training.config import Model, Snapshots, Train
 
 SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
@@ -50,10 +49,10 @@ class Params(Section):
 
     mirror: Maybe[str]
     device: Literal["auto", "cpu", "cuda"]
-    datasets: Annotated[dict[Name, Dataset], AfterValidator(in_order)]
+    datasets: Annotated[dict[Name, DatasetSettings], AfterValidator(in_order)]
     splits: Splits
     network: Network
-    equilibrium: Equilibrium
+    equilibrium: EquilibriumSettings
     train: Train
     snapshots: Snapshots
     models: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
@@ -116,7 +115,7 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
     Raises `EqcollapseError` with a line for each fault: file, key, value, and what is allowed.
     """
     if not isinstance(content, Mapping):
-        raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {shown(content)}")
+        raise EqcollapseError(f"{name}: must be a mapping of sections, but holds {quoted(content)}")
     faults = list(overlays.removals(content, files)) if files else []
     try:
         params = Params.model_validate(overlays.settled(content))
@@ -165,7 +164,7 @@ def _repeats(params: Params) -> Iterator[str]:
 def _repeated(key: str, values: list[Any]) -> Iterator[str]:
     for value, times in Counter(values).items():
         if times > 1:
-            yield f"{key}: {shown(value)} is there {times} times"
+            yield f"{key}: {quoted(value)} is there {times} times"
 
 
 def _theory_faults(params: Params) -> Iterator[str]:
@@ -240,7 +239,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Ite
     for key, known in (("datasets", params.datasets), ("models", params.models)):
         for item in getattr(experiment, key):
             if item not in known:
-                yield (f"{where}.{key}: {shown(item)} is not one of {key}{nearest(item, known)}: "
+                yield (f"{where}.{key}: {quoted(item)} is not one of {key}{nearest(item, known)}: "
                        f"{', '.join(known) or 'none there'}")  # fmt: skip
     if experiment.report == "selection" and not params.splits.validation:
         yield f"{where}.report: selection is not allowed: it needs splits.validation above 0, and that is 0"
@@ -255,17 +254,17 @@ def _split_faults(params: Params, where: str, experiment: Experiment, name: str)
         match = SPLIT.match(split)
         if split.startswith("ldam-") and not _is_whole_cifar(params.datasets[name]):
             yield (
-                f"{where}.splits: {shown(split)} is not allowed for {name}: LDAM draws from cifar10 or cifar100 alone, "
-                "and from all of it: per_class must be null"
+                f"{where}.splits: {quoted(split)} is not allowed for {name}: LDAM draws from cifar10 or cifar100 "
+                "alone, and from all of it: per_class must be null"
             )
         elif split not in ("balanced", "imbalanced") and not match and not LONG_TAIL.match(split):
             near = nearest(split, ("balanced", "imbalanced"))
             yield (
-                f"{where}.splits: {shown(split)} is not allowed{near}: balanced, imbalanced, or one like ka3-r10, "
+                f"{where}.splits: {quoted(split)} is not allowed{near}: balanced, imbalanced, or one like ka3-r10, "
                 "longtail-100 or ldam-100"
             )
         elif match and int(match["majority"]) >= num_classes:
-            yield f"{where}.splits: {shown(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
+            yield f"{where}.splits: {quoted(split)} is not allowed: KA must be from 1 to {num_classes - 1} for {name}"
 
 
 def _majority_faults(params: Params) -> Iterator[str]:
@@ -284,16 +283,16 @@ def _majority_faults(params: Params) -> Iterator[str]:
         if isinstance(classes, list):
             if len(classes) < max(chosen) or len(set(classes)) < len(classes):
                 allowed = f"must name at least {max(chosen)} different classes"
-                yield f"splits.majority_classes: {shown(classes)} is not allowed: {allowed}"
+                yield f"splits.majority_classes: {quoted(classes)} is not allowed: {allowed}"
             for index in classes:
                 if index > last:
                     yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"
 
 
-def _is_whole_cifar(dataset: Dataset) -> bool:
+def _is_whole_cifar(dataset: DatasetSettings) -> bool:
     return dataset.source in ("cifar10", "cifar100") and dataset.per_class is None
 
 
-def _num_classes(dataset: Dataset) -> int:
+def _num_classes(dataset: DatasetSettings) -> int:
     """Return K, which the grid needs before any file is there."""
     return dataset.classes or len(CANONICAL[dataset.source].classes)

@@ -30,7 +30,7 @@ from eqcollapse.study.params import LONG_TAIL, Experiment, Params
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import UfmExperiment, UfmSpec
 
-Kind = Literal["descent", "low-rank", "layer_peeled"]
+Drawing = Literal["descent", "low-rank", "layer_peeled"]
 """How the theory's experiments are drawn."""
 
 
@@ -206,10 +206,10 @@ class _Report:
 
     def _theory_figures(self) -> Iterator[Job]:
         """Figures B-1 .. B-4 and A-theory; experiments with one figure are drawn together."""
-        drawn: dict[str, tuple[Kind, list[Job]]] = {}
+        drawn: dict[str, tuple[Drawing, list[Job]]] = {}
         for name, job in self.theory.items():
             chosen = self.params.theory_experiment(name)
-            kind: Kind = chosen.drawn if isinstance(chosen, UfmExperiment) else chosen.kind
+            kind: Drawing = chosen.drawn if isinstance(chosen, UfmExperiment) else chosen.kind
             drawn.setdefault(chosen.figure, (kind, []))[1].append(job)
         for name, (kind, jobs) in sorted(drawn.items(), key=lambda item: natural(item[0])):
             yield self._of_theory("figure", name, TheoryFigure(kind=kind, style=self._style), jobs)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.messages import shown
+from eqcollapse.study.messages import quoted
 
 MOST_BYTES = 1 << 17
 """Ten times the longest of ours. YAML in Python reads some 100 kB a second, and Snakemake reads them once more."""
@@ -49,7 +49,7 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     """Return what the file at `path` holds: a mapping of sections, or EqcollapseError."""
     content = read(path)
     if not isinstance(content, dict):
-        raise EqcollapseError(f"{path}: must be a mapping of sections, but holds {shown(content)}")
+        raise EqcollapseError(f"{path}: must be a mapping of sections, but holds {quoted(content)}")
     return content
 
 
@@ -99,10 +99,10 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 def _check_node(path: str, node: yaml.Node) -> None:
     if node.tag.removeprefix("tag:yaml.org,2002:") not in TAGS:
-        raise _fault(path, node, f"{shown(node.tag)} is a type that settings do not have")
+        raise _fault(path, node, f"{quoted(node.tag)} is a type that settings do not have")
     if isinstance(node, yaml.ScalarNode):
         if node.tag.rpartition(":")[2] in ("int", "float") and _MISREAD.fullmatch(node.value):
-            raise _fault(path, node, f"{shown(node.value)} is not a number as people write it: YAML reads another one")
+            raise _fault(path, node, f"{quoted(node.value)} is not a number as people write it: YAML reads another one")
         return
     if isinstance(node, yaml.MappingNode):
         names = set()
@@ -111,7 +111,7 @@ def _check_node(path: str, node: yaml.Node) -> None:
                 if key.value == TEMPLATE:
                     raise _fault(path, key, f"{TEMPLATE} would have Snakemake run Python code that stands in the file")
                 if key.value in names:
-                    raise _fault(path, key, f"{shown(key.value)} is there twice")
+                    raise _fault(path, key, f"{quoted(key.value)} is there twice")
                 names.add(key.value)
 
 

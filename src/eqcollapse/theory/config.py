@@ -89,4 +89,4 @@ class LayerPeeledExperiment(LayerPeeledSpec):
 
 
 TheorySpec = Annotated[UfmSpec | LayerPeeledSpec, Field(discriminator="kind")]
-Experiment = Annotated[UfmExperiment | LayerPeeledExperiment, Field(discriminator="kind")]
+TheoryExperiment = Annotated[UfmExperiment | LayerPeeledExperiment, Field(discriminator="kind")]

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from eqcollapse.runtime.files import write_text
 from eqcollapse.theory.config import LayerPeeledSpec, UfmSpec
-from eqcollapse.theory.layer_peeled.descent import Cell, geometry, minimise_peeled
+from eqcollapse.theory.layer_peeled.descent import Imbalance, geometry, minimise_peeled
 from eqcollapse.theory.layer_peeled.optimum import collapse_threshold, lower_bound, peeled_optimum
 from eqcollapse.theory.ufm.descent import minimise
 from eqcollapse.theory.ufm.optimum import optimum
@@ -90,7 +90,7 @@ def _ufm(spec: UfmSpec, name: str, progress: Progress | None) -> Iterator[Row]:
 
 def _layer_peeled(spec: LayerPeeledSpec, name: str, progress: Progress | None) -> Iterator[Row]:
     K, bound = spec.num_classes, math.sqrt(spec.bound_weight * spec.bound_features)
-    cells = [Cell(k, float(r), s) for k in spec.majority for r in spec.ratios for s in spec.seeds]
+    cells = [Imbalance(k, float(r), s) for k in spec.majority for r in spec.ratios for s in spec.seeds]
     thresholds = {k: collapse_threshold(K, k, bound) for k in spec.majority}
     options = ("num_classes", "dim", "bound_weight", "bound_features", "iterations", "step", "start")
     for model in spec.models:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from eqcollapse.networks.config import Equilibrium, Network
+from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.runtime.section import (
     Count,
     Flag,
@@ -81,7 +81,7 @@ class Model(Section):
     """The settings of one named model."""
 
     network: Network
-    equilibrium: Equilibrium
+    equilibrium: EquilibriumSettings
     train: Train
     snapshots: Snapshots
 
@@ -94,7 +94,7 @@ class TrainSpec(Section):
     model: Name
     seed: Natural
     network: Network
-    equilibrium: Maybe[Equilibrium]
+    equilibrium: Maybe[EquilibriumSettings]
     train: Train
     snapshots: SnapshotEpochs
 

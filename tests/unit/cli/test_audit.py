@@ -12,7 +12,7 @@ import pytest
 
 from eqcollapse.cli.main import main
 from eqcollapse.provenance.chain import typed
-from eqcollapse.provenance.dag import stated
+from eqcollapse.provenance.dag import recorded_command
 from eqcollapse.provenance.reading import Record
 from eqcollapse.report.tables import job as tables
 
@@ -51,7 +51,7 @@ def test_the_names_of_many_cells_come_by_a_pipe(tmp_path):
 def test_a_planned_command_counts_what_is_piped_as_given():
     words = "printf '%s\\n' a b | PYTHONPATH=src python -m eqcollapse collapse --inputs - --outputs o > log 2>&1"
     known = "python -m eqcollapse collapse --inputs a b --outputs o"
-    assert stated(words) == tuple(shlex.split(known))
+    assert recorded_command(words) == tuple(shlex.split(known))
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_a_planned_command_counts_what_is_piped_as_given():
 def test_a_command_that_does_more_is_that_of_no_record(words):
     spec = """'{"a":"b'"'"'c"}'"""
     call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec}  --inputs a --outputs o > log 2>&1"
-    plain = stated(call)
+    plain = recorded_command(call)
     assert plain[:4] == ("python", "-m", "eqcollapse", "page")
     assert json.loads(plain[7]) == {"a": "b'c"}
     altered = words.format(call)
-    assert stated(altered) == (altered,)
+    assert recorded_command(altered) == (altered,)
 
 
 @pytest.mark.parametrize(("words", "typed"), [(["a.csv", "b.csv"], ""), (["-"], "a.csv\nb.csv\n")])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from eqcollapse.data.checksums import content_sha256
 from eqcollapse.data.config import DatasetSpec
-from eqcollapse.data.job import prepare
+from eqcollapse.data.job import prepare_dataset
 from sites import absent
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -85,7 +85,7 @@ def prepared(tmp_path):
         spec["sha256"] = content_sha256(path) if Path(path).exists() else None
         train, test = out / "train.safetensors", out / "test.safetensors"
         known = DatasetSpec.model_validate(spec | changes)
-        prepare(known, train, test, path=str(path), mirror=mirror, cache=tmp_path / "cache")
+        prepare_dataset(known, train, test, path=str(path), mirror=mirror, cache=tmp_path / "cache")
         return train, test
 
     return prepared

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from eqcollapse.data.config import DatasetSpec
-from eqcollapse.data.job import prepare
+from eqcollapse.data.job import prepare_dataset
 from eqcollapse.data.registry import CANONICAL
 from eqcollapse.data.store import read_dataset
 from eqcollapse.runtime.errors import EqcollapseError
@@ -28,7 +28,7 @@ def stage(tmp_path):
     def stage(name, mirror=None, size=None):
         spec = DatasetSpec(name=name, source=name, size=size)
         files = tmp_path / "out" / "train.safetensors", tmp_path / "out" / "test.safetensors"
-        prepare(spec, *files, mirror=mirror and str(mirror), cache=tmp_path / "cache")
+        prepare_dataset(spec, *files, mirror=mirror and str(mirror), cache=tmp_path / "cache")
         return tuple(map(read_dataset, files))
 
     return stage
@@ -261,7 +261,7 @@ def test_a_wrong_spec_is_refused_by_key(change, named):
 def test_a_place_without_an_image_folder_is_refused(tmp_path, path, named):
     spec = DatasetSpec(name="mine", source="imagefolder", sha256="0" * 64, classes=2)
     with pytest.raises(EqcollapseError, match=named):
-        prepare(spec, tmp_path / "a", tmp_path / "b", path=path, mirror=None, cache=tmp_path)
+        prepare_dataset(spec, tmp_path / "a", tmp_path / "b", path=path, mirror=None, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,10 +6,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from eqcollapse.networks.classifier import build
-from eqcollapse.networks.config import Equilibrium, Network
+from eqcollapse.networks.config import EquilibriumSettings, Network
 
 SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
-EQUILIBRIUM = Equilibrium.model_validate(
+EQUILIBRIUM = EquilibriumSettings.model_validate(
     {
         "layer": "contractive",
         "hidden": None,
@@ -24,7 +24,7 @@ EQUILIBRIUM = Equilibrium.model_validate(
 )
 
 
-def settings(head: str = "explicit", **network) -> tuple[Network, Equilibrium | None]:
+def settings(head: str = "explicit", **network) -> tuple[Network, EquilibriumSettings | None]:
     chosen = {
         "channels": None,
         "stem": "cifar",

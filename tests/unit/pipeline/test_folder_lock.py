@@ -50,7 +50,7 @@ def test_the_lock_of_a_live_run_stays():
     note_owner()
     assert locked()
     assert path.exists()
-    assert str(os.getpid()) not in folder_lock.described()
+    assert str(os.getpid()) not in folder_lock.who_works()
 
 
 def test_the_lock_of_a_dead_run_goes_with_its_note():

@@ -75,7 +75,7 @@ def test_the_later_waits_for_the_end_of_the_earlier_and_says_so(start, end):
         (turn,) = ready(list(waiting))
         assert turn.readline() == "True\n"
         waiting.pop(turn).communicate("\n")
-    assert not list(locks.FOLDER.iterdir())
+    assert not list(locks.JOB_LOCKS.iterdir())
 
 
 def ready(streams: list) -> list:
@@ -89,7 +89,7 @@ def ready(streams: list) -> list:
 def test_an_ended_job_leaves_the_lock_of_another_alone():
     """Its own file was removed, as the message about a dead host says."""
     with locks.alone(RECORD):
-        (path,) = locks.FOLDER.iterdir()
+        (path,) = locks.JOB_LOCKS.iterdir()
         path.unlink()
         path.write_text("of another")
         other = path.stat().st_ino
@@ -133,9 +133,9 @@ def test_who_is_at_it_is_known_and_the_dead_are_forgotten(start):
     assert said.endswith(f"is making what {RECORD} tells of")
     first.kill()
     first.wait()
-    assert list(locks.FOLDER.iterdir())
+    assert list(locks.JOB_LOCKS.iterdir())
     assert locks.under_way() == []
-    assert not list(locks.FOLDER.iterdir())
+    assert not list(locks.JOB_LOCKS.iterdir())
 
 
 def test_nothing_is_moved_under_a_job_that_outlived_its_run(start, content):

@@ -5,10 +5,10 @@ from typing import get_args
 
 import pytest
 
-from eqcollapse.data.config import Dataset
+from eqcollapse.data.config import DatasetSettings
 from eqcollapse.data.registry import CANONICAL
 from eqcollapse.equilibrium.solvers import SOLVERS
-from eqcollapse.networks.config import Method
+from eqcollapse.networks.config import MethodName
 from eqcollapse.runtime.section import Section
 from eqcollapse.study.fingerprint import CONFIG, ROOT
 from eqcollapse.study.stages import STAGES
@@ -66,8 +66,8 @@ def test_every_key_of_a_spec_is_said(stage):
 
 
 def test_the_solvers_of_params_are_those_of_the_library():
-    assert set(get_args(Method)) == set(SOLVERS)
+    assert set(get_args(MethodName)) == set(SOLVERS)
 
 
 def test_the_sources_of_data_sets_are_those_of_the_registry():
-    assert set(get_args(Dataset.model_fields["source"].annotation)) == {*CANONICAL, "imagefolder"}
+    assert set(get_args(DatasetSettings.model_fields["source"].annotation)) == {*CANONICAL, "imagefolder"}

@@ -52,12 +52,12 @@ def run(spec: ClaimsSpec, inputs: list[str], outputs: list[str]) -> None:
     experiments = {each.name: (each.settings, pd.read_csv(file)) for each, file in zip(spec.theory, files, strict=True)}
     claims = judged(spec, read(collapse), read(accuracy), experiments)
     json_file, md_file = outputs
-    write_text(json_file, json.dumps([as_json(claim) for claim in claims], indent=1) + "\n")
+    write_text(json_file, json.dumps([claim_as_json(claim) for claim in claims], indent=1) + "\n")
     write_text(md_file, as_markdown(claims))
 
 
 def judged(
-    spec: ClaimsSpec, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.Experiment]
+    spec: ClaimsSpec, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.TheoryRuns]
 ) -> list[Claim]:
     """Return all claims, A1 to B4; one that the study has no runs for has no criteria."""
     return [*_of_networks(spec.networks, collapse, accuracy), *_of_theory(spec.stages, collapse, experiments)]
@@ -72,7 +72,7 @@ def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataF
         yield Claim(number, text, found, settings, runs.left_out if runs else 0)
 
 
-def _counted(chosen: Runs, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> networks.Runs:
+def _counted(chosen: Runs, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> networks.PairedRuns:
     cells = [(dataset, split) for dataset, splits in chosen.splits.items() for split in splits]
     explicit, deq = chosen.models
     collapse, accuracy = (_of_cells(frame, cells, chosen.seeds) for frame in (collapse, accuracy))
@@ -92,7 +92,7 @@ def _covered(splits: dict[str, list[str]], which: str) -> dict[str, list[str]]:
     return {dataset: names for dataset, names in chosen.items() if names}
 
 
-def _of_theory(stages: list[str], collapse: pd.DataFrame, experiments: dict[str, theory.Experiment]) -> Iterator[Claim]:
+def _of_theory(stages: list[str], collapse: pd.DataFrame, experiments: dict[str, theory.TheoryRuns]) -> Iterator[Claim]:
     rows = collapse[collapse.model.isin(stages)]
     for number, (text, criteria) in theory.CLAIMS.items():
         found = corrected_together(criteria(experiments, rows))
@@ -105,7 +105,7 @@ def _setting(criterion: Criterion) -> str:
     return criterion.rule.statistic.split(":")[0].removeprefix("share of seeds with ")
 
 
-def as_json(claim: Claim) -> dict:
+def claim_as_json(claim: Claim) -> dict:
     """Return `claim` as plain values; what was not measured is null. p-values are pairs: raw, corrected by Holm."""
     return {
         "claim": claim.number,

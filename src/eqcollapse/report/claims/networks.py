@@ -23,7 +23,7 @@ FALLS = {
 
 
 @dataclass(frozen=True)
-class Runs:
+class PairedRuns:
     """What paper A's claims are judged by: rows of collapse.csv (layer `features`) and accuracy.csv of runs that count.
 
     `models` are the explicit model and the DEQ, in this order; `left_out` counts pairs whose DEQ did not converge.
@@ -35,15 +35,15 @@ class Runs:
     left_out: int
 
 
-def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, models: tuple[str, str]) -> Runs:
+def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, models: tuple[str, str]) -> PairedRuns:
     """Return the runs of `models` that count: pairs whose DEQ converged for `CONVERGED` of its samples at the end."""
     final = last_epoch(accuracy[accuracy.model == models[1]])
     failed = final[~(converged(final) >= CONVERGED)][PAIR]
     kept = [_without(frame[frame.model.isin(models)], failed) for frame in (collapse, accuracy)]
-    return Runs(kept[0][kept[0].layer == "features"], kept[1], models, len(failed))
+    return PairedRuns(kept[0][kept[0].layer == "features"], kept[1], models, len(failed))
 
 
-def collapse_when_balanced(runs: Runs) -> Iterator[Criterion]:
+def collapse_when_balanced(runs: PairedRuns) -> Iterator[Criterion]:
     """A1: both models collapse on balanced data."""
     frame = runs.collapse[runs.collapse.split == "balanced"]
     for model in runs.models:
@@ -56,7 +56,7 @@ def collapse_when_balanced(runs: Runs) -> Iterator[Criterion]:
             yield _held(Rule(statistic, "below", float(round(decades, 3)), 0.0), fall, learnt)
 
 
-def minority_collapse(runs: Runs) -> Iterator[Criterion]:
+def minority_collapse(runs: PairedRuns) -> Iterator[Criterion]:
     """A2: under imbalance both models suffer minority collapse: what was learnt of the minority is merged in the end.
 
     Of splits with two or more minority classes: one alone has no angle within.
@@ -81,7 +81,7 @@ def minority_collapse(runs: Runs) -> Iterator[Criterion]:
         yield _held(Rule(statistic, "above", 0.0, 0.0), gap, learnt)
 
 
-def nearer_collapse(runs: Runs) -> Iterator[Criterion]:
+def nearer_collapse(runs: PairedRuns) -> Iterator[Criterion]:
     """A3: under imbalance the trained DEQ's features are nearer the simplex ETF, its classifier nearer self-duality.
 
     Of pairs in which both models learnt all classes.
@@ -97,7 +97,7 @@ def nearer_collapse(runs: Runs) -> Iterator[Criterion]:
         yield _held(Rule(f"log10 of {name}, DEQ over explicit, paired", "below", 0.0, 0.0), ratio, learnt)
 
 
-def better_accuracy(runs: Runs) -> Iterator[Criterion]:
+def better_accuracy(runs: PairedRuns) -> Iterator[Criterion]:
     """A4: the DEQ's accuracy is at least the explicit network's, most of all on minority classes.
 
     A pair counts where at least one of its models learnt the classes in question: where neither did, the two are as
@@ -132,7 +132,7 @@ def first_learnt(rows: pd.DataFrame, group: str = "") -> pd.Series:
     return fitted.groupby([rows[name] for name in PAIR]).min()
 
 
-def _learnt_by_one(runs: Runs, group: str) -> pd.Series:
+def _learnt_by_one(runs: PairedRuns, group: str) -> pd.Series:
     first, second = (first_learnt(runs.collapse[runs.collapse.model == model], group) for model in runs.models)
     return first.notna() | second.notna()
 

@@ -22,14 +22,14 @@ REACHED, FAR = 1e-3, 1e-1
 BELOW_MINIMUM = -1e-9
 """A loss that lies below a claimed minimum by more than this share of it is no rounding: the claim is false."""
 
-Experiment = tuple[UfmSpec | LayerPeeledSpec, pd.DataFrame]
-Claimed = Callable[[Mapping[str, Experiment], pd.DataFrame], Iterator[Criterion]]
+TheoryRuns = tuple[UfmSpec | LayerPeeledSpec, pd.DataFrame]
+Claimed = Callable[[Mapping[str, TheoryRuns], pd.DataFrame], Iterator[Criterion]]
 
 
 def one_layer(bias: str) -> Claimed:
     """Return claim B1 or B2: the one-layer UFM with this `bias` collapses to its frame, at its closed form."""
 
-    def criteria(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
+    def criteria(experiments: Mapping[str, TheoryRuns], networks: pd.DataFrame) -> Iterator[Criterion]:
         for name, (_, frame) in matching(experiments, layers=1, activation="identity", bias=bias).items():
             last = _last(frame)
             gap = last.loss / last.optimum - 1
@@ -41,7 +41,7 @@ def one_layer(bias: str) -> Claimed:
     return criteria
 
 
-def linear_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
+def linear_layers(experiments: Mapping[str, TheoryRuns], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B3: the linear extended UFM collapses in all its layers."""
     for name, (_, frame) in matching(experiments, layers=2, activation="identity").items():
         last = _last(frame)
@@ -50,7 +50,7 @@ def linear_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame)
             yield _collapsed(f"{name}: {metric.upper()}, worst layer", worst, last)
 
 
-def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
+def relu_layers(experiments: Mapping[str, TheoryRuns], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B4: so does the ReLU one of figure 4, and NC1 falls deeper in the deeper layer, as in the practical network.
 
     NC2 of the free features is not asked for: the minima form a continuum, on which it does not vanish.
@@ -63,7 +63,7 @@ def relu_layers(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -
             yield _deeper_in_network(model, part)
 
 
-def relu_with_bias(experiments: Mapping[str, Experiment], networks: pd.DataFrame) -> Iterator[Criterion]:
+def relu_with_bias(experiments: Mapping[str, TheoryRuns], networks: pd.DataFrame) -> Iterator[Criterion]:
     """B4 with a free bias, where no closed form is known: our question, not the paper's."""
     for name, (_, frame) in matching(experiments, layers=2, activation="relu", bias="free").items():
         yield from _relu_collapse(name, frame)
@@ -95,7 +95,7 @@ def _deeper_on_the_way(name: str, frame: pd.DataFrame) -> Criterion:
     return measured(Rule(statistic, "below", 0.0, 0.0), decades)
 
 
-def matching(experiments: Mapping[str, Experiment], **settings: object) -> dict[str, Experiment]:
+def matching(experiments: Mapping[str, TheoryRuns], **settings: object) -> dict[str, TheoryRuns]:
     """Return the experiments of mean squared error that have these settings."""
     wanted = {"kind": "ufm", "loss": "mse", **settings}
     return {name: each for name, each in experiments.items() if wanted.items() <= dict(each[0]).items()}

@@ -47,7 +47,7 @@ def read(path: str, most: int = MOST) -> Features:
     return Features(values[rows].astype(np.float64), labels[rows], tuple(majority))
 
 
-def gram(features: Features) -> np.ndarray:
+def cosine_matrix(features: Features) -> np.ndarray:
     """Return the N×N cosines of the features less the mean of their class means.
 
     With a simplex ETF it is 1 within a class and -1/(K-1) between two.
@@ -131,7 +131,7 @@ def _colour(k: int, classes: int) -> tuple[float, ...]:
 
 
 def _matrix(axis: Axes, features: Features) -> AxesImage:
-    image = axis.imshow(gram(features), vmin=-1, vmax=1, cmap="cividis", interpolation="nearest")
+    image = axis.imshow(cosine_matrix(features), vmin=-1, vmax=1, cmap="cividis", interpolation="nearest")
     classes, counts = np.unique(features.labels, return_counts=True)
     ends = np.cumsum(counts)
     if len(classes) <= 20:

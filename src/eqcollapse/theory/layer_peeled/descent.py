@@ -17,7 +17,7 @@ from torch import Tensor
 from eqcollapse.collapse.frames import seli
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.theory.distances import centred, distance, duality_error, frame_error
-from eqcollapse.theory.layer_peeled.optimum import VANISHED, peeled_optimum
+from eqcollapse.theory.layer_peeled.optimum import VANISHED_RATIO, peeled_optimum
 
 MOMENTUM = 0.95
 """Of the descent (heavy ball), once it is past its WARM_UP."""
@@ -32,7 +32,7 @@ CHECK_EVERY = 100
 
 
 @dataclass(frozen=True)
-class Cell:
+class Imbalance:
     """One run: KA majority classes, R = n_A / n_B, and the seed of its start."""
 
     majority: int
@@ -55,7 +55,7 @@ class Peeled:
 
 
 @dataclass(frozen=True)
-class Model:
+class PeeledModel:
     """Features = operator(layer) @ H0, and the way back.
 
     operator: W_EX or W_DQ -> B x d x d.
@@ -82,12 +82,12 @@ def _implicit(operator: Tensor, free: Tensor, features: Tensor, gradient: Tensor
     return adjoint @ features.mT, adjoint
 
 
-MODELS = {"explicit": Model(lambda layer: layer, _product_rule), "deq": Model(_resolvent, _implicit)}
+MODELS = {"explicit": PeeledModel(lambda layer: layer, _product_rule), "deq": PeeledModel(_resolvent, _implicit)}
 
 
 def minimise_peeled(
     model: str,
-    cells: Sequence[Cell],
+    cells: Sequence[Imbalance],
     *,
     num_classes: int,
     dim: int,
@@ -145,7 +145,7 @@ def minimise_peeled(
     return Peeled(losses, exact, weight, features, layer)
 
 
-def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
+def geometry(result: Peeled, cells: Sequence[Imbalance]) -> dict[str, Tensor]:
     """Measure the end of the runs, each value B.
 
     minority_cosine: mean cosine between two minority classifiers (rows of W as they are; 1: minority
@@ -173,7 +173,7 @@ def geometry(result: Peeled, cells: Sequence[Cell]) -> dict[str, Tensor]:
     }
 
 
-def _start(cells: Sequence[Cell], num_classes: int, dim: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _start(cells: Sequence[Imbalance], num_classes: int, dim: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     shapes = ((num_classes, dim), (dim, dim), (dim, num_classes))
     draws = {}
     for seed in {cell.seed for cell in cells}:
@@ -183,19 +183,19 @@ def _start(cells: Sequence[Cell], num_classes: int, dim: int, scale: float) -> t
     return weight, layer * (scale / dim**0.5), free
 
 
-def _shares(cells: Sequence[Cell], num_classes: int) -> Tensor:
+def _shares(cells: Sequence[Imbalance], num_classes: int) -> Tensor:
     """n_k / N, B x 1 x K."""
     sizes = torch.stack([_sizes(cell, num_classes) for cell in cells])
     return (sizes / sizes.sum(1, keepdim=True))[:, None]
 
 
-def _sizes(cell: Cell, num_classes: int) -> Tensor:
+def _sizes(cell: Imbalance, num_classes: int) -> Tensor:
     sizes = torch.ones(num_classes, dtype=torch.float64)
     sizes[: cell.majority] = cell.ratio
     return sizes
 
 
-def _forward(model: Model, layer: Tensor, free: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(model: PeeledModel, layer: Tensor, free: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the operator, and H0 and the features, scaled so that the features lie on their sphere."""
     operator = model.operator(layer)
     features = operator @ free
@@ -234,7 +234,7 @@ def _diverged(name: str, iteration: int, step: float) -> EqcollapseError:
     )
 
 
-def _minority(weight: Tensor, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
+def _minority(weight: Tensor, cells: Sequence[Imbalance]) -> tuple[Tensor, Tensor]:
     cosines, ratios = [], []
     for rows, cell in zip(weight, cells, strict=True):
         norms = rows.norm(dim=1)
@@ -242,12 +242,12 @@ def _minority(weight: Tensor, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
         unit = rows[cell.majority :] / norms[cell.majority :, None]
         size = len(unit)
         cosine = ((unit @ unit.T).sum() - size) / (size * (size - 1))
-        cosines.append(cosine if ratio > VANISHED else torch.full_like(cosine, torch.nan))
+        cosines.append(cosine if ratio > VANISHED_RATIO else torch.full_like(cosine, torch.nan))
         ratios.append(ratio)
     return torch.stack(cosines), torch.stack(ratios)
 
 
-def _seli_targets(cells: Sequence[Cell], num_classes: int) -> tuple[Tensor, Tensor]:
+def _seli_targets(cells: Sequence[Imbalance], num_classes: int) -> tuple[Tensor, Tensor]:
     pairs = [seli(_sizes(cell, num_classes)) for cell in cells]
     weights, means = zip(*pairs, strict=True)
     return torch.stack(weights), torch.stack(means)

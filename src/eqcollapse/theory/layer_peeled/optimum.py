@@ -23,7 +23,7 @@ from scipy.optimize import brentq, minimize
 
 from eqcollapse.runtime.errors import EqcollapseError
 
-VANISHED = 1e-2
+VANISHED_RATIO = 1e-2
 """Below this norm ratio the minority classifiers are noise around zero, and their cosines say nothing."""
 
 LARGEST_RATIO = 1e7
@@ -69,7 +69,7 @@ def peeled_optimum(num_classes: int, majority: int, ratio: float, bound: float) 
     between = math.hypot(*best.q)
     minority = best.b * (1 - 1 / sizes.B) + between * sizes.v_b**2
     ratio_of_norms = math.sqrt(minority / (best.a * (1 - 1 / sizes.A) + between * sizes.v_a**2))
-    cosine = 1 - best.b / minority if ratio_of_norms > VANISHED else math.nan
+    cosine = 1 - best.b / minority if ratio_of_norms > VANISHED_RATIO else math.nan
     values = (best.loss, best.a, best.b, *best.q, cosine, ratio_of_norms, best.slack)
     return PeeledOptimum(*map(float, values))
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from eqcollapse.report.config import FeaturesFigure, Figures
-from eqcollapse.report.figures.features import Features, apart, embedding, features_figure, gram, read
+from eqcollapse.report.figures.features import Features, apart, cosine_matrix, embedding, features_figure, read
 
 SPEC = FeaturesFigure(kind="features", split="ka1-r10", models=["explicit", "deq"], style=Figures(dpi=50, width=7.0))
 
@@ -21,7 +21,7 @@ def etf() -> Features:
 
 def test_a_simplex_etf_has_cosines_one_and_minus_half(etf):
     same = etf.labels[:, None] == etf.labels[None, :]
-    np.testing.assert_allclose(gram(etf), np.where(same, 1.0, -0.5), atol=1e-12)
+    np.testing.assert_allclose(cosine_matrix(etf), np.where(same, 1.0, -0.5), atol=1e-12)
 
 
 def test_the_embedding_repeats_to_the_bit():

@@ -6,7 +6,7 @@ import torch
 
 from eqcollapse.collapse import Moments, collapse_metrics
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.theory.layer_peeled.descent import MODELS, Cell, geometry, minimise_peeled
+from eqcollapse.theory.layer_peeled.descent import MODELS, Imbalance, geometry, minimise_peeled
 from eqcollapse.theory.layer_peeled.optimum import _loss, _Sizes, collapse_threshold, lower_bound, peeled_optimum
 
 SIZES = {"num_classes": 10, "dim": 20, "bound_weight": 1.0, "bound_features": 1.0, "step": 0.5, "start": 0.3}
@@ -29,7 +29,7 @@ def test_pull_back_is_autograd_through_the_solution(model):
 
 
 def test_the_deq_solves_its_fixed_point():
-    result = minimise_peeled("deq", [Cell(3, 5.0, 0)], iterations=50, **(SIZES | {"step": 0.1}))
+    result = minimise_peeled("deq", [Imbalance(3, 5.0, 0)], iterations=50, **(SIZES | {"step": 0.1}))
     free = result.features - result.layer @ result.features
     iterate = torch.zeros_like(free)
     for _ in range(3000):
@@ -41,7 +41,7 @@ def test_the_deq_solves_its_fixed_point():
 @pytest.mark.parametrize(("bound", "step"), [(0.01, 0.05), (1.0, 0.5), (3.0, 0.5)])
 def test_balanced_models_reach_the_lower_bound(model, bound, step):
     sizes = SIZES | {"bound_weight": bound, "bound_features": bound, "step": step}
-    cells = [Cell(5, 1.0, seed) for seed in (0, 1)]
+    cells = [Imbalance(5, 1.0, seed) for seed in (0, 1)]
     result = minimise_peeled(model, cells, iterations=3000, **sizes)
     assert result.loss.tolist() == pytest.approx([lower_bound(10, bound)] * 2, abs=1e-6)
     assert (result.loss >= lower_bound(10, bound) - 1e-14).all()
@@ -55,7 +55,7 @@ def test_balanced_models_reach_the_lower_bound(model, bound, step):
 
 
 def test_self_duality_is_that_of_networks():
-    cells = [Cell(5, 10.0, seed) for seed in (0, 1)]
+    cells = [Imbalance(5, 10.0, seed) for seed in (0, 1)]
     sizes = SIZES | {"bound_weight": 1.0, "bound_features": 1.0, "step": 0.5}
     result = minimise_peeled("explicit", cells, iterations=20, **sizes)
     measured = geometry(result, cells)["self_duality"]
@@ -66,7 +66,7 @@ def test_self_duality_is_that_of_networks():
 
 def test_the_seli_geometry_under_imbalance_is_that_of_the_samples():
     """Thrampoulidis et al. 2022: of I - 11^T/K = U S V^T, a column a sample, W W^T is U S U^T and H^T H is V S V^T."""
-    cell, sizes = Cell(3, 10.0, 0), [10] * 3 + [1] * 7
+    cell, sizes = Imbalance(3, 10.0, 0), [10] * 3 + [1] * 7
     labels = torch.tensor(sizes).to(torch.int64)
     samples = torch.repeat_interleave(torch.arange(10), labels)
     encoded = (torch.eye(10, dtype=torch.float64) - 0.1)[:, samples]
@@ -84,7 +84,7 @@ def test_the_seli_geometry_under_imbalance_is_that_of_the_samples():
 
 
 def test_both_models_end_on_the_exact_minimum_and_its_geometry():
-    cells = [Cell(k, r, 0) for k in (3, 7) for r in (1.2, 10.0)]
+    cells = [Imbalance(k, r, 0) for k in (3, 7) for r in (1.2, 10.0)]
     for model in MODELS:
         result = minimise_peeled(model, cells, iterations=3000, **SIZES)
         measured = geometry(result, cells)
@@ -101,7 +101,7 @@ def test_both_models_end_on_the_exact_minimum_and_its_geometry():
 def test_minority_cosines_of_fang_et_al_2021(model):
     """Their convex programme at K = 10, KA = 5, E_W = 1, E_H = 5, to the four digits that it gives."""
     published = {1.0: -0.1111, 10.0: 0.5174, 39.8: 1.0}
-    cells = [Cell(5, ratio, 0) for ratio in published]
+    cells = [Imbalance(5, ratio, 0) for ratio in published]
     result = minimise_peeled(model, cells, iterations=4000, **(SIZES | {"bound_features": 5.0, "step": 1.0}))
     cosines = geometry(result, cells)["minority_cosine"].tolist()
     assert cosines == pytest.approx(list(published.values()), abs=2e-4)
@@ -187,7 +187,7 @@ def relaxation(K, majority, ratio, bound):
 
 def test_minority_collapse_of_the_descent_lies_at_the_threshold():
     threshold = collapse_threshold(10, 3, 1.0)
-    cells = [Cell(3, 1 + (threshold - 1) * factor, 0) for factor in (0.7, 1.3)]
+    cells = [Imbalance(3, 1 + (threshold - 1) * factor, 0) for factor in (0.7, 1.3)]
     result = minimise_peeled("explicit", cells, iterations=4000, **SIZES)
     below, above = geometry(result, cells)["minority_cosine"].tolist()
     assert below < 0.8
@@ -209,7 +209,7 @@ def cosine_errors(model, cells, iterations):
 @pytest.mark.parametrize(("model", "iterations", "within"), [("explicit", 8000, 5e-2), ("deq", 2500, 1e-2)])
 def test_minority_collapse_is_reached_under_a_tiny_bound(model, iterations, within):
     """Either side of the threshold; plain descent ends up to 0.6 away."""
-    cells = [Cell(3, 1.002, 0), Cell(3, 1.004, 0), Cell(7, 1.0015, 0), Cell(7, 1.002, 0)]
+    cells = [Imbalance(3, 1.002, 0), Imbalance(3, 1.004, 0), Imbalance(7, 1.0015, 0), Imbalance(7, 1.002, 0)]
     assert float(cosine_errors(model, cells, iterations).abs().max()) < within
 
 
@@ -217,7 +217,7 @@ def test_minority_collapse_is_reached_under_a_tiny_bound(model, iterations, with
 def test_the_default_sweep_is_converged_under_a_tiny_bound():
     """Nan where the exact minimum's minority classifiers have vanished, too."""
     ratios = (1.001, 1.0015, 1.002, 1.0025, 1.003, 1.004, 1.01)
-    cells = [Cell(k, r, 0) for k in (3, 5, 7) for r in ratios]
+    cells = [Imbalance(k, r, 0) for k in (3, 5, 7) for r in ratios]
     errors = cosine_errors("explicit", cells, 20_000)
     assert float(errors.nan_to_num(0.0).abs().max()) < 1e-2
     vanished = [math.isnan(peeled_optimum(10, c.majority, c.ratio, 0.01).minority_cosine) for c in cells]
@@ -228,6 +228,6 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(EqcollapseError, match="beyond 1e"):
         peeled_optimum(10, 3, 2e7, 1.0)
     with pytest.raises(EqcollapseError, match="ratio of at least 1"):
-        minimise_peeled("deq", [Cell(3, 0.5, 0)], iterations=1, **SIZES)
+        minimise_peeled("deq", [Imbalance(3, 0.5, 0)], iterations=1, **SIZES)
     with pytest.raises(EqcollapseError, match=r"e5: .*diverged by iteration \d+"):
-        minimise_peeled("explicit", [Cell(3, 1.0, 0)], iterations=200, name="e5", **(SIZES | {"step": 1e300}))
+        minimise_peeled("explicit", [Imbalance(3, 1.0, 0)], iterations=200, name="e5", **(SIZES | {"step": 1e300}))
