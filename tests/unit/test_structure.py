@@ -25,7 +25,7 @@ ARROWS = {
     "report": {"collapse", "runtime", "theory", "training"},
     "study": {"data", "networks", "report", "runtime", "theory", "training"},
     "provenance": {"data", "runtime", "study", "training"},
-    "pipeline": {"provenance", "runtime", "study"},
+    "pipeline": {"data", "provenance", "runtime", "study"},
     "cli": {"collapse", "data", "pipeline", "provenance", "runtime", "study"},
 }
 """What each package may import of the others; `study` no more than their config.py, and the registry."""

@@ -43,7 +43,7 @@ def run(spec: PageSpec, inputs: list[str], outputs: list[str]) -> None:
         + "".join(f'<a href="#{name.lower()}">{name}</a>' for name in ("Claims", "Solver", "Tables", "Figures", "DAG"))
         + "</nav>",
         '<h2 id="claims">Claims</h2>',
-        folded(Path(claims).read_text(encoding="utf-8")),
+        claims_html(Path(claims).read_text(encoding="utf-8")),
         '<h2 id="solver">Solver of the DEQs</h2>',
         solver_summary(read(accuracy)),
         '<h2 id="tables">Tables</h2>',
@@ -56,7 +56,7 @@ def run(spec: PageSpec, inputs: list[str], outputs: list[str]) -> None:
     write_text(outputs[0], _document("\n".join(parts)))
 
 
-def folded(claims: str) -> str:
+def claims_html(claims: str) -> str:
     """Return claims.md as HTML: the verdicts, and each claim's numbers to be unfolded."""
     verdicts, *details = claims.split("\n## ")
     parts = [from_markdown(verdicts)]

@@ -20,7 +20,8 @@ GENERATOR = np.random.default_rng(0)
 
 def split_spec(split: str, **changes) -> SplitSpec:
     """Return the spec of a split; KA and R are those of its name."""
-    known = {"dataset": "mine", "split": split, "majority": None, "ratio": None, "majority_classes": "first",
+    known = {"dataset": "mine", "split": split, "majority": None, "ratio": None, "factor": None, "draw": "sha256",
+             "majority_classes": "first",
              "per_class": None, "seed": 0, "validation": 0.0}  # fmt: skip
     if split != "balanced":
         majority, _, ratio = split.removeprefix("ka").partition("-r")

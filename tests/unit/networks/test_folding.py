@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eqcollapse.networks.classifier import Classifier, build
-from eqcollapse.networks.config import Equilibrium, Network
+from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.folding import folded
 
 SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
@@ -24,7 +24,7 @@ def network_of(head: str, layer: str = "contractive") -> Classifier:
         "jacobian_penalty": 0.0,
     }
     settings = {"channels": None, "stem": "cifar", "width": 8, "stages": 3, "blocks": 2, "head": head, "bias": True}
-    chosen = Equilibrium.model_validate(equilibrium) if head == "equilibrium" else None
+    chosen = EquilibriumSettings.model_validate(equilibrium) if head == "equilibrium" else None
     network = build(Network.model_validate(settings), chosen, channels=3, num_classes=10, seed=0)
     draw = torch.Generator().manual_seed(1)
     for part in network.modules():

@@ -89,7 +89,7 @@ def test_the_answer_fits_on_a_page_and_comes_before_the_cells(committed):
 def test_settings_that_were_never_committed_are_the_difference(committed):
     made(merged(committed, {"train": {"lr": 0.01}}))
     said = answer(Chain(FIGURE))
-    assert "model deq, model explicit: train.lr: 0.05 -> 0.01" in said
+    assert "model deq, model explicit: train.lr: 0.1 -> 0.01" in said
     assert "snakemake --cores all" not in said, "HEAD asks for another file of this name"
     assert f"explain --commands {FIGURE}" in said
 
@@ -124,5 +124,5 @@ def test_an_altered_file_is_called_so_first(committed):
 
 
 def test_a_file_that_no_record_speaks_of_is_one_line(committed):
-    with pytest.raises(EqcollapseError, match="name a file under resources or results/"):
+    with pytest.raises(EqcollapseError, match="give a file under resources or results/"):
         Chain("README.md")
