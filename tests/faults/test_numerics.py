@@ -70,7 +70,7 @@ def run(
     if spec["network"]["head"] == "explicit":
         spec["equilibrium"] = None
     train(TrainSpec.model_validate(spec), *paths, folder / "run", device="cpu", checkpoint=folder / "checkpoint.pt")
-    outputs = [folder / name for name in ("collapse.csv", "accuracy.csv", "summary.json")]
+    outputs = [folder / name for name in ("collapse.csv", "accuracy.csv", "answers.safetensors", "summary.json")]
     measure([str(folder / "run/snapshots.safetensors")], [str(folder / "run/history.csv")], *map(str, outputs))
     with open(outputs[0]) as stream:
         return list(csv.DictReader(stream))

@@ -18,7 +18,8 @@ CAPTIONS = {
     "known.",
     r"figure-low-rank": "Runs of a deep ReLU UFM that end below full collapse (bold: the lowest). Not in the paper.",
     r"figure-(\d)(-.+)?": "Paper B, figure {0}{1}: loss, NC1, NC2, NC3 of gradient descent; dotted: the closed form.",
-    r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval.",
+    r"table-1": "Paper A, table 1: test accuracy (%) of the last epoch on balanced data, mean ± 95 % interval (over "
+    "seeds and test images).",
     r"table-(\d+)": "Paper A, table {0}: test accuracy (%) of the last epoch under imbalance (a split kaA-rR has A "
     "majority classes and R times fewer samples in the others), mean ± 95 % interval. Differences are paired by seed.",
     r"solver": "Test accuracy (%) of the DEQ of the last epoch with its solver as trained, skipped (z = f(0, x)), and "

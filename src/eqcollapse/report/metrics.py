@@ -1,4 +1,6 @@
-"""From the snapshots and histories of all runs to two tables, collapse.csv and accuracy.csv, and a short summary."""
+"""From the snapshots and histories of all runs to two tables, collapse.csv and accuracy.csv, the answers on the test
+images that accuracies are means of, and a short summary.
+"""
 
 import csv
 import json
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from eqcollapse.collapse.metrics import class_metrics, collapse_metrics
 from eqcollapse.collapse.moments import Moments
+from eqcollapse.report.answers import Answers, Cell, write_answers
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.files import replacing, write_text
 from eqcollapse.training.job import METADATA
@@ -36,21 +39,35 @@ def run(spec: CollapseSpec, inputs: list[str], outputs: list[str]) -> None:
     measure(inputs[:half], inputs[half:], *outputs)
 
 
-def measure(snapshots: list[str], histories: list[str], collapse: str, accuracy: str, summary: str) -> None:
-    """Write a row a (run, epoch, layer) to `collapse`, a row a (run, epoch) to `accuracy`, and `summarised` of both."""
+def measure(
+    snapshots: list[str], histories: list[str], collapse: str, accuracy: str, answers: str, summary: str
+) -> None:
+    """Write a row a (run, epoch, layer) to `collapse`, a row a (run, epoch) to `accuracy`, which test images each run
+    got right to `answers`, and `summarised` of both tables.
+    """
     torch.set_num_threads(1)
-    measured, learned = [], []
+    measured, learned, answered = [], [], Answers({}, {}, {})
     runs = zip(snapshots, histories, strict=True)
     for snapshot, history in tqdm(list(runs), "measuring", unit="run", file=sys.stderr, mininterval=5):
         about, tensors = _read(snapshot)
         cell = {name: about[name] for name in CELL}
+        _add_answers(answered, tuple(cell.values()), tensors, about["majority"])
         measured += [cell | row for row in _collapse_rows(tensors, about["majority"], len(about["classes"]))]
         with open(history, newline="") as stream:
             learned += [cell | dict.fromkeys(GROUPS, "") | row for row in csv.DictReader(stream)]
     _write(collapse, measured)
     _write(accuracy, learned)
+    write_answers(answers, answered)
     last = [row for row in measured if row["layer"] == "features"]
     write_text(summary, json.dumps(summarised([*last, *learned]), indent=1) + "\n")
+
+
+def _add_answers(answered: Answers, cell: Cell, tensors: dict[str, Tensor], majority: list[int]) -> None:
+    """Move a run's answers from its snapshots to those of all runs."""
+    own = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith("answers/")}
+    answered.labels[cell[0]] = own.pop("answers/labels")
+    answered.right[cell] = {name.removeprefix("answers/"): right for name, right in own.items()}
+    answered.majority[cell] = tuple(majority)
 
 
 def summarised(rows: list[dict]) -> dict:

@@ -29,6 +29,7 @@ SPLIT_FILE = "results/splits/{dataset}/{split}/seed-{seed}@{digest}.csv"
 RUN = "results/runs/{dataset}/{split}/{model}/seed-{seed}@{digest}"
 COLLAPSE = "results/metrics/collapse.csv"
 ACCURACY = "results/metrics/accuracy.csv"
+ANSWERS = "results/metrics/answers.safetensors"
 SUMMARY = "results/metrics/summary.json"
 
 
@@ -174,7 +175,7 @@ class Study:
     def _plan_collapse(self) -> None:
         runs = list(self.jobs["train"].values())
         inputs = [*self.outputs("train", "snapshots.safetensors"), *self.outputs("train", "history.csv")]
-        files = [COLLAPSE, ACCURACY, SUMMARY]
+        files = [COLLAPSE, ACCURACY, ANSWERS, SUMMARY]
         self._put(planned("collapse", CollapseSpec(), self.code, upstream=runs, inputs=inputs, files=files))
 
 

@@ -219,10 +219,10 @@ class _Report:
         return planned(stage, spec, self.code, upstream=jobs, inputs=inputs, files=_files(stage, name))
 
     def _of_metrics(self, stage: str, spec: Section, files: list[str], theory: list[Job] | None = None) -> Job:
-        """What is made from collapse.csv and accuracy.csv, and from theory experiments."""
+        """What is made from collapse.csv, accuracy.csv and, but for figures, all answers; and theory experiments."""
         theory = theory or []
         upstream = [self.metrics, *theory]
-        inputs = [*self.metrics.outputs[:2], *(job.path for job in theory)]
+        inputs = [*self.metrics.outputs[: 2 if stage == "figure" else 3], *(job.path for job in theory)]
         return planned(stage, spec, self.code, upstream=upstream, inputs=inputs, files=files)
 
     def _splits(self, experiment: Experiment) -> dict[str, list[str]]:

@@ -62,7 +62,7 @@ STAGES = {
     "theory": Stage("eqcollapse.theory.job", "run one theory experiment", TheorySpec, (), ("csv",)),
     "collapse": Stage(
         "eqcollapse.report.metrics", "measure collapse and accuracy of all runs", CollapseSpec,
-        None, ("collapse", "accuracy", "summary"),
+        None, ("collapse", "accuracy", "answers", "summary"),
     ),
     "table": Stage("eqcollapse.report.tables.job", "write a table", TableSpec, None, ("csv", "md", "tex")),
     "figure": Stage("eqcollapse.report.figures.job", "draw a figure", FigureSpec, None, ("pdf", "png", "svg")),

@@ -33,10 +33,18 @@ def batch_size(network: Classifier, batches: Batches) -> int:
 
 
 @torch.no_grad()
+def is_right(network: Classifier, features: Tensor, labels: Tensor) -> Tensor:
+    """Return which samples (N, bool) W gets right."""
+    return network.linear(features).argmax(dim=1) == labels
+
+
 def correct_by_class(network: Classifier, features: Tensor, labels: Tensor) -> Tensor:
     """Return K×2 counts: samples of each class that W gets right, and samples of each class."""
-    right = network.linear(features).argmax(dim=1) == labels
-    classes = network.linear.out_features
+    return counts_by_class(is_right(network, features, labels), labels, network.linear.out_features)
+
+
+def counts_by_class(right: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return K×2 counts: samples of each class that are `right`, and samples of each class."""
     return torch.stack([torch.bincount(labels[right], minlength=classes), torch.bincount(labels, minlength=classes)], 1)
 
 

@@ -71,8 +71,9 @@ def train(
             if cell.epoch in spec.snapshots.epochs:
                 snapshots |= measure(cell)
             checkpointing.epoch({"cell": cell.state(), "snapshots": snapshots})
-    cell.history[-1] |= solver_accuracy(cell)
-    _write(cell, snapshots, dataset, split, folder)
+    others, answers = solver_accuracy(cell)
+    cell.history[-1] |= others
+    _write(cell, snapshots, answers, dataset, split, folder)
     checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
     return backends.settings(place)
 
@@ -116,7 +117,17 @@ def _unaltered(*, images: np.ndarray, labels: np.ndarray, device: torch.device, 
     return Batches(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), LARGEST_BATCH, **common)
 
 
-def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Split, folder: Path) -> None:
+def _write(
+    cell: Cell,
+    snapshots: dict[str, Tensor],
+    answers: dict[str, Tensor],
+    dataset: Dataset,
+    split: Split,
+    folder: Path,
+) -> None:
+    """Write the files of a run; the snapshots get, as `answers/<pass>`, which test images each forward pass got right
+    after the last epoch (uint8), and their labels.
+    """
     names = ("dataset", "split", "model", "seed")
     about = {
         **{name: getattr(cell.spec, name) for name in names},
@@ -124,8 +135,11 @@ def _write(cell: Cell, snapshots: dict[str, Tensor], dataset: Dataset, split: Sp
         "majority": list(split.majority),
     }
     metadata = {METADATA: json.dumps(about, sort_keys=True)}
+    kept, right = kept_features(cell, cell.spec.snapshots.features_per_class)
+    answers = {way: of.to(torch.uint8) for way, of in {"test": right, **answers}.items()}
+    answers["labels"] = cell.test.labels.to(torch.int32)
+    snapshots = snapshots | {f"answers/{name}": value.cpu() for name, value in answers.items()}
     _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
-    kept = kept_features(cell, cell.spec.snapshots.features_per_class)
     _write_tensors(folder / "features.safetensors", kept, metadata)
     weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
     _write_tensors(folder / "model.safetensors", weights, metadata)

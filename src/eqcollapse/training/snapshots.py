@@ -13,7 +13,7 @@ from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import Contraction
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.folding import folded
-from eqcollapse.training.evaluation import accuracies, batch_size, correct_by_class, features_of
+from eqcollapse.training.evaluation import accuracies, batch_size, correct_by_class, features_of, is_right
 from eqcollapse.training.trainer import Cell, solver_share
 
 LAYER = "features"
@@ -85,12 +85,22 @@ def _jacobian(cell: Cell, head: EquilibriumHead) -> dict[str, float]:
     return row
 
 
-def kept_features(cell: Cell, per_class: int) -> dict[str, Tensor]:
-    """Return training and test features of the first `per_class` samples of each class, with their labels."""
-    kept: dict[str, Tensor] = {}
-    for part, batches in (("train", cell.train), ("test", cell.test)):
-        classes = range(cell.network.linear.out_features)
-        first = torch.cat([(batches.labels == k).nonzero()[:per_class, 0] for k in classes])
-        features, labels = features_of(cell.network, batches, first.sort().values)
-        kept |= {f"{part}/features": features.cpu(), f"{part}/labels": labels.cpu()}
-    return kept
+def kept_features(cell: Cell, per_class: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Return training and test features of the first `per_class` samples of each class, with their labels; and which of
+    all test images are right (bool).
+    """
+    first_train, first_test = (_first_of_each(batches.labels, per_class) for batches in (cell.train, cell.test))
+    train, train_labels = features_of(cell.network, cell.train, first_train)
+    test, test_labels = features_of(cell.network, cell.test)
+    kept = {
+        "train/features": train,
+        "train/labels": train_labels,
+        "test/features": test[first_test],
+        "test/labels": test_labels[first_test],
+    }
+    return {name: value.cpu() for name, value in kept.items()}, is_right(cell.network, test, test_labels)
+
+
+def _first_of_each(labels: Tensor, per_class: int) -> Tensor:
+    """Return the indices of the first `per_class` samples of each class, in order."""
+    return torch.cat([(labels == k).nonzero()[:per_class, 0] for k in labels.unique()]).sort().values

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eqcollapse.equilibrium import Equilibrium
 from eqcollapse.networks.classifier import Classifier
-from eqcollapse.training.evaluation import accuracies, correct_by_class
+from eqcollapse.training.evaluation import accuracies, counts_by_class, is_right
 from eqcollapse.training.trainer import Cell
 
 TOL = 1e-8
@@ -19,8 +19,9 @@ MAX_ITER = 200
 """Of the solve to `TOL`: Anderson's method meets it in some 20 evaluations on a contraction with bound 0.9."""
 
 
-def solver_accuracy(cell: Cell) -> dict[str, float]:
-    """Return the test accuracies of the DEQ of `cell` under two other forward passes; {} for an explicit network.
+def solver_accuracy(cell: Cell) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return the test accuracies of the DEQ of `cell` under two other forward passes, and which test images `skipped`
+    and `solved` got right; nothing for an explicit network.
 
     `skipped_accuracy`: the solver is skipped, z = f(0, x), one application of the layer.
     `solved_accuracy`: z* is solved in float64 to a relative residual of 1e-8 by Anderson's method;
@@ -28,20 +29,21 @@ def solver_accuracy(cell: Cell) -> dict[str, float]:
     Both also `..._majority` and `..._minority`, where some classes are the majority.
     """
     if not cell.equilibria:
-        return {}
+        return {}, {}
     network = deepcopy(cell.network).double().eval()
     parts = [part for part in network.modules() if isinstance(part, Equilibrium)]
     with skipped(parts):
-        row = {f"skipped_{name}": value for name, value in _accuracies(cell, network).items()}
+        answers = {"skipped": _right(cell, network)}
     for part in parts:
         part.gradient = "implicit"  # an unrolled one would take its steps, however far they lead
         part.forward_solver = replace(
             part.forward_solver, method="anderson", criterion="relative", tol=TOL, max_iter=MAX_ITER
         )
         part.statistics.reset()
-    row |= {f"solved_{name}": value for name, value in _accuracies(cell, network).items()}
+    answers["solved"] = _right(cell, network)
+    row = {f"{way}_{name}": value for way, right in answers.items() for name, value in _accuracies(cell, right).items()}
     shares = [part.statistics.summary()["solver_converged"] for part in parts]
-    return row | {"solved_converged": min(shares)}
+    return row | {"solved_converged": min(shares)}, answers
 
 
 @contextmanager
@@ -64,7 +66,11 @@ def _first_application(module: Any, inputs: tuple[Any, ...], z: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def _accuracies(cell: Cell, network: Classifier) -> dict[str, float]:
-    parts = [(network.features(images.double()), labels) for images, labels in cell.test.ordered()]
-    features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return accuracies(correct_by_class(network, features, labels).cpu(), cell.majority)
+def _right(cell: Cell, network: Classifier) -> Tensor:
+    batches = cell.test.ordered()
+    return torch.cat([is_right(network, network.features(images.double()), labels) for images, labels in batches])
+
+
+def _accuracies(cell: Cell, right: Tensor) -> dict[str, float]:
+    counts = counts_by_class(right, cell.test.labels, cell.network.linear.out_features)
+    return accuracies(counts.cpu(), cell.majority)

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from eqcollapse.collapse.moments import Moments
+from eqcollapse.data.splits import read_split
+from eqcollapse.data.store import read_dataset
 from eqcollapse.equilibrium import ContractiveConv
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training import checkpoints, job
@@ -147,7 +149,25 @@ def test_history_and_snapshots_hold_what_was_asked_for(spec, files, tmp_path):
         assert float(row["solver_spectral_radius"]) <= certified <= 0.9 + 1e-6
         assert 0.9 - certified <= slack + 1e-6
     snapshots = load_file(tmp_path / "snapshots.safetensors")
-    assert {name.split("/")[0] for name in snapshots} == {"epoch-000001", "epoch-000003", "epoch-000004"}
+    assert {name.split("/")[0] for name in snapshots} == {
+        *("epoch-000001", "epoch-000003", "epoch-000004"),
+        "answers",
+    }
+
+
+def test_the_answers_on_the_test_images_are_those_behind_the_last_accuracies(spec, files, tmp_path):
+    run(spec, files, tmp_path)
+    with open(tmp_path / "history.csv", newline="") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    snapshots = load_file(tmp_path / "snapshots.safetensors")
+    labels = snapshots["answers/labels"]
+    assert labels.tolist() == read_dataset(files[1]).labels.tolist()
+    majority = torch.isin(labels, torch.tensor(read_split(files[2]).majority))
+    for way in ("test", "skipped", "solved"):
+        right = snapshots[f"answers/{way}"].double()
+        assert right.mean().item() == pytest.approx(float(last[f"{way}_accuracy"]))
+        for group, among in (("majority", majority), ("minority", ~majority)):
+            assert right[among].mean().item() == pytest.approx(float(last[f"{way}_accuracy_{group}"]))
 
 
 def test_the_test_set_is_evaluated_at_snapshot_epochs_only_and_at_the_last(spec, files, tmp_path):

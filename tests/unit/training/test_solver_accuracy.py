@@ -53,11 +53,12 @@ def accuracy_after(cell: Cell, applications: int) -> float:
 
 
 def test_skipped_is_one_application_and_solved_the_fixed_point_of_plain_iteration(cell):
-    found = solver_accuracy(cell)
+    found, answers = solver_accuracy(cell)
     one, many = accuracy_after(cell, 1), accuracy_after(cell, 500)
     assert one != many
     assert (found["skipped_accuracy"], found["solved_accuracy"]) == (one, many)
     assert found["solved_converged"] == 1.0
+    assert {way: right.double().mean().item() for way, right in answers.items()} == {"skipped": one, "solved": many}
 
 
 def test_the_cell_is_left_as_it_was(cell):
@@ -73,4 +74,4 @@ def test_an_explicit_network_has_none(spec, files):
     train, test, split = files
     spec["network"]["head"], spec["equilibrium"] = "explicit", None
     cell = new_cell(TrainSpec.model_validate(spec), read_dataset(train), read_dataset(test), read_split(split), CPU)
-    assert solver_accuracy(cell) == {}
+    assert solver_accuracy(cell) == ({}, {})

@@ -9,7 +9,8 @@
    A criterion with a failure is not supported; where every seed failed it is contradicted. In a share of seeds a
    failure is a seed that did not get there.
 4. Each criterion is tested towards both sides, at 2.5 % each (two-sided p-values, below 5 %): by Student's t over
-   seeds, or, where it is a share of seeds that got somewhere, by the exact binomial test.
+   seeds, to which for accuracies the sampling of the test images is added (`intervals.crossed`), or, where it is a
+   share of seeds that got somewhere, by the exact binomial test.
 5. The p-values of a claim's criteria are corrected together by Holm's method, those for support in one family and those
    for contradiction in another: so the chance that a claim gets a verdict by chance is at most 2.5 % on either side,
    5 % in all, whatever depends on what.
@@ -21,13 +22,14 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eqcollapse.report.intervals import LEVEL, Estimate, estimate, holm
+from eqcollapse.report.intervals import LEVEL, Estimate, crossed, estimate, holm
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_LEARNT = "supported", "contradicted", "undecided", "not learnt"
 FITTED = 0.95
@@ -92,10 +94,16 @@ class Criterion:
         return SUPPORTED if supports < LEVEL else CONTRADICTED if contradicts < LEVEL else UNDECIDED
 
 
-def measured(rule: Rule, values: pd.Series, not_learnt: int = 0) -> Criterion:
-    """Hold `rule` against `values`, one number a seed (nan: a failure), by Student's t."""
+def measured(
+    rule: Rule, values: pd.Series, not_learnt: int = 0, deviations: Sequence[np.ndarray] | None = None
+) -> Criterion:
+    """Hold `rule` against `values`, one number a seed (nan: a failure), by Student's t.
+
+    For accuracies, `deviations` by seed and test image: see `intervals.crossed`.
+    """
     failures = int(values.isna().sum())
-    found = estimate(values.dropna())
+    there = values.notna().to_numpy()
+    found = estimate(values[there]) if deviations is None else crossed(values[there], [d[there] for d in deviations])
     p_values = rule.p_values(found)
     if failures:
         p_values = (1.0, p_values[1])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from eqcollapse.report.answers import Answers, read_answers
 from eqcollapse.report.claims import networks, theory
 from eqcollapse.report.claims.criteria import FITTED, UNDECIDED, Criterion, combined, corrected_together
 from eqcollapse.report.config import ClaimsSpec, Runs
@@ -17,10 +18,10 @@ from eqcollapse.runtime.files import write_text
 ABOUT = """# What the papers claim, and what this study says of it
 
 One rule decides on every claim; it was written down before the numbers. A criterion is a statistic with one number a
-seed and two thresholds. It is tested towards both sides: by Student's t over seeds, or, for a share of seeds, by the
-exact binomial test. The p-values of a claim's criteria are corrected together by Holm's method, each side on its own,
-so that chance gives a claim a verdict in 5 % of studies at most. A claim is contradicted by one of its criteria,
-supported by all of them, else undecided.
+seed and two thresholds. It is tested towards both sides: by Student's t over seeds (accuracies: over seeds and test
+images), or, for a share of seeds, by the exact binomial test. The p-values of a claim's criteria are corrected together
+by Holm's method, each side on its own, so that chance gives a claim a verdict in 5 % of studies at most. A claim is
+contradicted by one of its criteria, supported by all of them, else undecided.
 
 A run counts only where its classes are learnt (each fitted to {fitted:g} % in training at one measured epoch) and, for
 a DEQ, where its solver converged for {converged:g} % of the samples in the last epoch; its explicit counterpart is left
@@ -47,24 +48,30 @@ class Claim:
 
 
 def run(spec: ClaimsSpec, inputs: list[str], outputs: list[str]) -> None:
-    """Judge the claims from (collapse.csv, accuracy.csv, theory CSVs...), and write them to `outputs` (json, md)."""
-    collapse, accuracy, *files = inputs
+    """Judge the claims from (collapse.csv, accuracy.csv, answers, theory CSVs...), into `outputs` (json, md)."""
+    collapse, accuracy, answers, *files = inputs
     experiments = {each.name: (each.settings, pd.read_csv(file)) for each, file in zip(spec.theory, files, strict=True)}
-    claims = judged(spec, read(collapse), read(accuracy), experiments)
+    claims = judged(spec, read(collapse), read(accuracy), read_answers(answers), experiments)
     json_file, md_file = outputs
     write_text(json_file, json.dumps([claim_as_json(claim) for claim in claims], indent=1) + "\n")
     write_text(md_file, as_markdown(claims))
 
 
 def judged(
-    spec: ClaimsSpec, collapse: pd.DataFrame, accuracy: pd.DataFrame, experiments: dict[str, theory.TheoryRuns]
+    spec: ClaimsSpec,
+    collapse: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    answers: Answers,
+    experiments: dict[str, theory.TheoryRuns],
 ) -> list[Claim]:
     """Return all claims, A1 to B4; one that the study has no runs for has no criteria."""
-    return [*_of_networks(spec.networks, collapse, accuracy), *_of_theory(spec.stages, collapse, experiments)]
+    return [*_of_networks(spec.networks, collapse, accuracy, answers), *_of_theory(spec.stages, collapse, experiments)]
 
 
-def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[Claim]:
-    runs = _counted(chosen, collapse, accuracy) if chosen else None
+def _of_networks(
+    chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataFrame, answers: Answers
+) -> Iterator[Claim]:
+    runs = _counted(chosen, collapse, accuracy, answers) if chosen else None
     for number, (text, criteria, which) in networks.CLAIMS.items():
         splits = _covered(chosen.splits, which) if chosen else {}
         found = corrected_together(criteria(runs)) if runs and splits and len(runs.accuracy) else ()
@@ -72,11 +79,11 @@ def _of_networks(chosen: Runs | None, collapse: pd.DataFrame, accuracy: pd.DataF
         yield Claim(number, text, found, settings, runs.left_out if runs else 0)
 
 
-def _counted(chosen: Runs, collapse: pd.DataFrame, accuracy: pd.DataFrame) -> networks.PairedRuns:
+def _counted(chosen: Runs, collapse: pd.DataFrame, accuracy: pd.DataFrame, answers: Answers) -> networks.PairedRuns:
     cells = [(dataset, split) for dataset, splits in chosen.splits.items() for split in splits]
     explicit, deq = chosen.models
     collapse, accuracy = (_of_cells(frame, cells, chosen.seeds) for frame in (collapse, accuracy))
-    return networks.counted(collapse, accuracy, (explicit, deq))
+    return networks.counted(collapse, accuracy, answers, (explicit, deq))
 
 
 def _of_cells(frame: pd.DataFrame, cells: list[tuple[str, str]], seeds: list[int]) -> pd.DataFrame:

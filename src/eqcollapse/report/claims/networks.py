@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from eqcollapse.report.answers import TEST, Answers, Contrast, difference
 from eqcollapse.report.claims.criteria import FITTED, Criterion, Rule, measured
 from eqcollapse.report.results import CONVERGED, converged, last_epoch, model_name
 
@@ -21,26 +22,31 @@ FALLS = {
 }
 """A1: the metrics that must fall from the first measured epoch to the last, and by how many decades at least."""
 
+APART = {"minority": 1, "majority": -1}
+"""The accuracy on minority classes less that on majority classes."""
+
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """What paper A's claims are judged by: rows of collapse.csv (layer `features`) and accuracy.csv of runs that count.
+    """What paper A's claims are judged by: rows of collapse.csv (layer `features`) and accuracy.csv of runs that count,
+    and the answers behind the accuracies.
 
     `models` are the explicit model and the DEQ, in this order; `left_out` counts pairs whose DEQ did not converge.
     """
 
     collapse: pd.DataFrame
     accuracy: pd.DataFrame
+    answers: Answers
     models: tuple[str, str]
     left_out: int
 
 
-def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, models: tuple[str, str]) -> PairedRuns:
+def counted(collapse: pd.DataFrame, accuracy: pd.DataFrame, answers: Answers, models: tuple[str, str]) -> PairedRuns:
     """Return the runs of `models` that count: pairs whose DEQ converged for `CONVERGED` of its samples at the end."""
     final = last_epoch(accuracy[accuracy.model == models[1]])
     failed = final[~(converged(final) >= CONVERGED)][PAIR]
     kept = [_without(frame[frame.model.isin(models)], failed) for frame in (collapse, accuracy)]
-    return PairedRuns(kept[0][kept[0].layer == "features"], kept[1], models, len(failed))
+    return PairedRuns(kept[0][kept[0].layer == "features"], kept[1], answers, models, len(failed))
 
 
 def collapse_when_balanced(runs: PairedRuns) -> Iterator[Criterion]:
@@ -78,7 +84,8 @@ def minority_collapse(runs: PairedRuns) -> Iterator[Criterion]:
         right = final[final.model == model].set_index(PAIR).loc[learnt.index]
         gap = 100 * (right.test_accuracy_majority - right.test_accuracy_minority)
         statistic = f"{model_name(model)}: test accuracy of the majority less the minority's, in points"
-        yield _held(Rule(statistic, "above", 0.0, 0.0), gap, learnt)
+        contrast = Contrast({(model, TEST): 1}, {"majority": 1, "minority": -1})
+        yield _held(Rule(statistic, "above", 0.0, 0.0), gap, learnt, runs.answers, contrast)
 
 
 def nearer_collapse(runs: PairedRuns) -> Iterator[Criterion]:
@@ -114,13 +121,14 @@ def better_accuracy(runs: PairedRuns) -> Iterator[Criterion]:
             ("minority", _imbalanced(final), "test_accuracy_minority"),
         )
     }
-    statistic = "test accuracy, DEQ less explicit, paired, in points: "
-    yield _held(Rule(f"{statistic}all classes, all splits", "above", -0.5, -0.5), gains["overall"], whole)
-    yield _held(Rule(f"{statistic}minority classes", "above", 0.0, 0.0), gains["minority"], minority)
-    yield _held(
-        Rule(f"{statistic}gain on minority classes less that on majority classes", "above", 0.0, 0.0),
-        *(gains["minority"] - gains["majority"], minority),
-    )
+    gains["apart"] = gains["minority"] - gains["majority"]
+    for what, gain, learnt, bound, groups in (
+        ("all classes, all splits", "overall", whole, -0.5, {"overall": 1}),
+        ("minority classes", "minority", minority, 0.0, {"minority": 1}),
+        ("gain on minority classes less that on majority classes", "apart", minority, 0.0, APART),
+    ):
+        rule = Rule(f"test accuracy, DEQ less explicit, paired, in points: {what}", "above", bound, bound)
+        yield _held(rule, gains[gain], learnt, runs.answers, difference(*runs.models, groups))
 
 
 def first_learnt(rows: pd.DataFrame, group: str = "") -> pd.Series:
@@ -137,14 +145,35 @@ def _learnt_by_one(runs: PairedRuns, group: str) -> pd.Series:
     return first.notna() | second.notna()
 
 
-def _held(rule: Rule, values: pd.Series, learnt: pd.Series) -> Criterion:
+def _held(
+    rule: Rule,
+    values: pd.Series,
+    learnt: pd.Series,
+    answers: Answers | None = None,
+    contrast: Contrast | None = None,
+) -> Criterion:
     """Hold `rule` against one number a pair, of pairs that were learnt, averaged over data sets and splits.
 
-    Seeds are what is independent. A pair without a number (nan) makes its seed a failure.
+    Seeds are what is independent, and for accuracies, which are `contrast` in points, the test images of each data set.
+    A pair without a number (nan) makes its seed a failure.
     """
     counts = learnt.reindex(values.index).fillna(False).astype(bool)
     seeds = values[counts].groupby("seed").apply(lambda cells: cells.mean(skipna=False))
-    return measured(rule, seeds, int((~counts).sum()))
+    moves = None
+    if answers and contrast:
+        moves = _deviations(values[counts].index, seeds.index, answers, contrast)
+    return measured(rule, seeds, int((~counts).sum()), moves)
+
+
+def _deviations(pairs: pd.MultiIndex, seeds: pd.Index, answers: Answers, contrast: Contrast) -> list[np.ndarray]:
+    """Return for each data set, a row a seed, how each test image moves the average of `contrast` over the pairs."""
+    sizes = pairs.get_level_values("seed").value_counts()
+    moves: dict[str, dict[int, np.ndarray]] = {}
+    for dataset, split, seed in pairs:
+        moved = 100 / sizes[seed] * answers.deviations(dataset, split, seed, contrast)
+        so_far = moves.setdefault(dataset, {seed: np.zeros_like(moved) for seed in seeds})
+        so_far[seed] = so_far[seed] + moved
+    return [np.stack(list(by_seed.values())) for by_seed in moves.values()]
 
 
 def _end(rows: pd.DataFrame, first: bool = False) -> pd.DataFrame:

@@ -1,9 +1,11 @@
 """Tables A-1 .. A-4: test accuracy in per cent."""
 
+import numpy as np
 import pandas as pd
 
+from eqcollapse.report.answers import Answers, Contrast, accuracy_of, difference, read_answers
 from eqcollapse.report.config import AccuracyTable
-from eqcollapse.report.intervals import estimate, holm, p_text, with_interval
+from eqcollapse.report.intervals import Estimate, crossed, holm, p_text, with_interval
 from eqcollapse.report.results import CONVERGED, chosen, has_groups, last_epoch, model_name, read, unconverged
 
 GROUPS = {
@@ -14,9 +16,11 @@ GROUPS = {
 
 
 def table(spec: AccuracyTable, inputs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Return the table of `spec` from (collapse.csv, accuracy.csv), as numbers and as people read it, and a note."""
+    """Return the table of `spec` from (collapse.csv, accuracy.csv, answers), as numbers and as people read it, and a
+    note.
+    """
     accuracy = read(inputs[1])
-    numbers = accuracy_table(accuracy, spec)
+    numbers = accuracy_table(accuracy, read_answers(inputs[2]), spec)
     return numbers, _shown(numbers), solver_warning(accuracy, spec)
 
 
@@ -34,20 +38,22 @@ def solver_warning(accuracy: pd.DataFrame, spec: AccuracyTable) -> str:
     )
 
 
-def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
+def accuracy_table(accuracy: pd.DataFrame, answers: Answers, spec: AccuracyTable) -> pd.DataFrame:
     """Return test accuracy of the last epoch: a row a (dataset, split, group), for each model its mean over the
-    seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed, the
-    p-value of no difference, and the same after Holm's correction for all differences of the table.
+    seeds in per cent and half its 95 % interval; with two models also the second less the first, paired by seed and by
+    test image, the p-value of no difference, and the same after Holm's correction for all differences of the table.
+
+    Intervals are for other seeds and other test images (`intervals.crossed`).
     """
     rows = []
     for dataset, splits in spec.splits.items():
         final = last_epoch(chosen(accuracy, dataset, splits, spec))
         for split in splits:
             part = final[final.split == split]
-            groups = GROUPS if has_groups(split) else {"overall": "test_accuracy"}
+            groups = GROUPS if has_groups(split) else ["overall"]
             rows += [
-                {"dataset": dataset, "split": split, "group": group, **_cells(part, column, spec.models)}
-                for group, column in groups.items()
+                {"dataset": dataset, "split": split, "group": group, **_cells(part, answers, group, spec.models)}
+                for group in groups
             ]
     table = pd.DataFrame(rows)
     if "difference_p" in table:
@@ -55,15 +61,22 @@ def accuracy_table(accuracy: pd.DataFrame, spec: AccuracyTable) -> pd.DataFrame:
     return table
 
 
-def _cells(part: pd.DataFrame, column: str, models: list[str]) -> dict[str, float]:
-    by_model = {model: 100 * part[part.model == model].set_index("seed")[column] for model in models}
+def mean_accuracy(values: pd.Series, answers: Answers, dataset: str, split: str, contrast: Contrast) -> Estimate:
+    """Return the mean of `values` over seeds, which are its index: `contrast` in per cent, on one split."""
+    moves = [100 * answers.deviations(dataset, split, seed, contrast) for seed in values.index]
+    return crossed(values, [np.stack(moves)])
+
+
+def _cells(part: pd.DataFrame, answers: Answers, group: str, models: list[str]) -> dict[str, float]:
+    by_model = {model: 100 * part[part.model == model].set_index("seed")[GROUPS[group]] for model in models}
+    where = (answers, part.dataset.iloc[0], part.split.iloc[0])
     cells: dict[str, float] = {}
     for model, values in by_model.items():
-        found = estimate(values)
+        found = mean_accuracy(values, *where, accuracy_of(model, group))
         cells[model], cells[f"{model}_interval"] = found.mean, found.half
     if len(models) == 2:
         first, second = models
-        found = estimate(by_model[second] - by_model[first])
+        found = mean_accuracy(by_model[second] - by_model[first], *where, difference(first, second, {group: 1}))
         cells["difference"], cells["difference_interval"] = found.mean, found.half
         cells["difference_p"] = found.p_apart(0.0)
     return {**cells, "seeds": len(by_model[models[0]])}

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eqcollapse.report.answers import write_answers
 from eqcollapse.report.claims.criteria import FITTED
 from eqcollapse.report.claims.job import Claim, judged, run
 from eqcollapse.report.config import ClaimsSpec, Runs
 from eqcollapse.report.results import CONVERGED
 from eqcollapse.theory.config import UfmSpec
+from made_up_answers import all_right
 
 VERDICTS = ("supported", "contradicted", "undecided", "not learnt")
 SEEDS = (0, 1, 2, 3)
@@ -109,7 +111,10 @@ def spec_of(stages=()) -> ClaimsSpec:
 
 
 def claims(collapse, accuracy, theory=None) -> dict[str, Claim]:
-    return {each.number: each for each in judged(spec_of(stages=["mse"]), collapse, accuracy, theory or {})}
+    return {
+        each.number: each
+        for each in judged(spec_of(stages=["mse"]), collapse, accuracy, all_right(accuracy), theory or {})
+    }
 
 
 def verdicts(collapse, accuracy, theory=None) -> dict[str, str]:
@@ -237,6 +242,8 @@ def test_files_say_the_same_and_repeat(tmp_path):
     inputs = [str(tmp_path / name) for name in ("collapse.csv", "accuracy.csv")]
     for path, frame in zip(inputs, networks("contradicted", "A4"), strict=True):
         frame.to_csv(path, index=False)
+    inputs.append(str(tmp_path / "answers.safetensors"))
+    write_answers(inputs[-1], all_right(frame))
     spec = spec_of()
     written = []
     for name in ("first", "second"):
@@ -273,8 +280,8 @@ RULES = {
 @pytest.mark.parametrize("number", RULES)
 def test_the_rules_are_those_that_were_written_down(number):
     theory = {name: (case, descent(case, "supported")) for name, case in THEORY.get(number, {}).items()}
-    spec = spec_of()
-    (claim,) = (each for each in judged(spec, *networks("supported", "A1"), theory) if each.number == number)
+    collapse, accuracy = networks("supported", "A1")
+    claim = {each.number: each for each in judged(spec_of(), collapse, accuracy, all_right(accuracy), theory)}[number]
     rules = [criterion.rule for criterion in claim.criteria]
     expected = RULES[number] * len(THEORY["B3"]) if number == "B3" else RULES[number]
     assert [f"{rule.sense} {rule.supports:g}/{rule.contradicts:g}" for rule in rules] == expected

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from eqcollapse.report.answers import write_answers
 from eqcollapse.report.config import AccuracyTable
 from eqcollapse.report.tables import job
 from eqcollapse.report.tables.accuracy import accuracy_table
+from made_up_answers import all_right
 
 SPEC = AccuracyTable.model_validate(
     {
@@ -45,7 +47,7 @@ def accuracy() -> pd.DataFrame:
 
 
 def test_the_last_epoch_of_the_asked_for_seeds(accuracy):
-    table = accuracy_table(accuracy, SPEC)
+    table = accuracy_table(accuracy, all_right(accuracy), SPEC)
     assert list(zip(table.split, table.group, strict=True)) == [
         ("balanced", "overall"),
         ("ka3-r10", "overall"),
@@ -60,28 +62,44 @@ def test_the_last_epoch_of_the_asked_for_seeds(accuracy):
 def test_a_long_tail_has_one_row(accuracy):
     tails = accuracy[accuracy.split == "balanced"].assign(split="longtail-100")
     spec = SPEC.model_copy(update={"splits": {"digits": ["longtail-100"]}})
-    assert accuracy_table(tails, spec).group.tolist() == ["overall"]
+    assert accuracy_table(tails, all_right(tails), spec).group.tolist() == ["overall"]
 
 
 def test_differences_are_paired_by_seed(accuracy):
-    table = accuracy_table(accuracy, SPEC)
+    table = accuracy_table(accuracy, all_right(accuracy), SPEC)
     differences = 100 * np.array([0.02 + 0.01 * seed * 0.02 for seed in range(3)])
     low, high = stats.t.interval(0.95, 2, loc=differences.mean(), scale=stats.sem(differences))
+    images = 1.96 * 100 * np.sqrt(2) / 20_000  # one more image won, one more lost
     assert table.difference[0] == pytest.approx(differences.mean())
-    assert table.difference_interval[0] == pytest.approx((high - low) / 2)
+    assert table.difference_interval[0] == pytest.approx(np.hypot((high - low) / 2, images), rel=1e-4)
 
 
 def test_differences_of_one_table_are_a_family(accuracy):
-    table = accuracy_table(accuracy, SPEC)
+    table = accuracy_table(accuracy, all_right(accuracy), SPEC)
     differences = [100 * (0.02 + 0.01 * seed * 0.02) for seed in range(3)]
-    assert table.difference_p[0] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-    assert table.difference_p_holm.tolist() == pytest.approx([min(1, 4 * p) for p in table.difference_p])
+    assert table.difference_p[0] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=0.01)
+    assert table.difference_p_holm.tolist() == pytest.approx([min(1, 4 * p) for p in table.difference_p], rel=0.01)
+
+
+def test_no_row_is_without_uncertainty(accuracy):
+    """Three seeds that get no minority image right, and all majority images, may fail on others."""
+    flat = accuracy.assign(test_accuracy_minority=0.0, test_accuracy_majority=1.0, test_accuracy=0.3)
+    answers = all_right(flat, images=360)
+    for ways in answers.right.values():
+        ways["test"] = (answers.labels["digits"] == 0).astype(np.uint8)
+    table = accuracy_table(flat, answers, SPEC).set_index(["split", "group"])
+    # An image with none of 180 right has a share of at most 1.65 % in all images, at 95 %: the rule of three.
+    for column in ("explicit_interval", "deq_interval", "difference_interval"):
+        for group in ("majority", "minority"):
+            assert 1.0 < table.loc[("ka3-r10", group), column] < 2.0
+    assert table.difference_p.tolist() == [1.0] * 4
 
 
 def test_three_formats_tell_the_same(accuracy, tmp_path):
-    files = [tmp_path / name for name in ("collapse.csv", "accuracy.csv")]
+    files = [tmp_path / name for name in ("collapse.csv", "accuracy.csv", "answers.safetensors")]
     accuracy.to_csv(files[0], index=False)
     accuracy.to_csv(files[1], index=False)
+    write_answers(files[2], all_right(accuracy))
     outputs = [str(tmp_path / f"table.{suffix}") for suffix in ("csv", "md", "tex")]
     job.run(SPEC, [str(file) for file in files], outputs)
     csv, md, tex = (Path(path).read_text(encoding="utf-8") for path in outputs)

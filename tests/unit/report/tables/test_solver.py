@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
+from eqcollapse.report.answers import write_answers
 from eqcollapse.report.config import SolverTable
 from eqcollapse.report.tables import job
 from eqcollapse.report.tables.solver import solver_table
+from made_up_answers import all_right
 
 SPEC = SolverTable(kind="solver", models=["deq"], seeds=[0, 1], splits={"digits": ["balanced", "ka3-r10"]})
 
@@ -31,7 +33,7 @@ def accuracy() -> pd.DataFrame:
 
 
 def test_a_row_for_every_deq_row_of_the_accuracy_tables(accuracy):
-    table = solver_table(accuracy, SPEC)
+    table = solver_table(accuracy, all_right(accuracy), SPEC)
     assert list(zip(table.split, table.group, strict=True)) == [
         ("balanced", "overall"),
         *(("ka3-r10", group) for group in ("overall", "majority", "minority")),
@@ -47,7 +49,8 @@ def test_a_row_for_every_deq_row_of_the_accuracy_tables(accuracy):
 def test_it_is_written_for_people(accuracy, tmp_path):
     accuracy.to_csv(tmp_path / "accuracy.csv", index=False)
     outputs = [str(tmp_path / f"a-solver.{suffix}") for suffix in ("csv", "md", "tex")]
-    job.run(SPEC, ["", str(tmp_path / "accuracy.csv")], outputs)
+    write_answers(tmp_path / "answers.safetensors", all_right(accuracy))
+    job.run(SPEC, ["", str(tmp_path / "accuracy.csv"), str(tmp_path / "answers.safetensors")], outputs)
     with open(outputs[1], encoding="utf-8") as stream:
         lines = stream.read().splitlines()
     assert lines[0].startswith("| Dataset | Split | Model | Group | As trained | Skipped | Skipped, difference |")
