@@ -19,7 +19,7 @@ METADATA = "eqcollapse.answers"
 TEST = "test"
 """The forward pass as trained; a DEQ's other two are `skipped` and `solved`."""
 
-Cell = tuple[str, str, str, int]
+RunKey = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Answers:
     """
 
     labels: dict[str, np.ndarray]
-    right: dict[Cell, dict[str, np.ndarray]]
-    majority: dict[Cell, tuple[int, ...]]
+    right: dict[RunKey, dict[str, np.ndarray]]
+    majority: dict[RunKey, tuple[int, ...]]
 
     def deviations(self, dataset: str, split: str, seed: int, contrast: Contrast) -> np.ndarray:
         """Return by how much each test image moves `contrast`, of runs of one seed on one split.
@@ -64,7 +64,7 @@ class Answers:
             ends += [1 / len(right), -1 / len(right)]
         return np.append(moves, ends)
 
-    def _members(self, cell: Cell, group: str) -> np.ndarray:
+    def _members(self, cell: RunKey, group: str) -> np.ndarray:
         """Return which test images are of `group`: overall, majority or minority."""
         labels = self.labels[cell[0]]
         if group == "overall":
@@ -86,7 +86,7 @@ def write_answers(path: str | Path, answers: Answers) -> None:
 def read_answers(path: str | Path) -> Answers:
     """Read a file of `write_answers`."""
     labels: dict[str, np.ndarray] = {}
-    right: dict[Cell, dict[str, np.ndarray]] = {}
+    right: dict[RunKey, dict[str, np.ndarray]] = {}
     with safe_open(path, framework="numpy") as stream:
         majority = json.loads(stream.metadata()[METADATA])
         for name in stream.keys():  # noqa: SIM118  (not a mapping)
@@ -108,10 +108,10 @@ def difference(first: str, second: str, groups: Mapping[str, int]) -> Contrast:
     return Contrast({(first, TEST): -1, (second, TEST): 1}, groups)
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: RunKey) -> str:
     return "/".join(map(str, cell))
 
 
-def _cell(name: str) -> Cell:
+def _cell(name: str) -> RunKey:
     dataset, split, model, seed = name.split("/")
     return dataset, split, model, int(seed)

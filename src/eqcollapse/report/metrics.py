@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from eqcollapse.collapse.metrics import class_metrics, collapse_metrics
 from eqcollapse.collapse.moments import Moments
-from eqcollapse.report.answers import Answers, Cell, write_answers
+from eqcollapse.report.answers import Answers, RunKey, write_answers
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.files import replacing, write_text
 from eqcollapse.training.job import METADATA
@@ -62,7 +62,7 @@ def measure(
     write_text(summary, json.dumps(summarised([*last, *learned]), indent=1) + "\n")
 
 
-def _add_answers(answered: Answers, cell: Cell, tensors: dict[str, Tensor], majority: list[int]) -> None:
+def _add_answers(answered: Answers, cell: RunKey, tensors: dict[str, Tensor], majority: list[int]) -> None:
     """Move a run's answers from its snapshots to those of all runs."""
     own = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith("answers/")}
     answered.labels[cell[0]] = own.pop("answers/labels")
