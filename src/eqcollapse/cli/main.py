@@ -81,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _nearest_choice(message: str) -> str:
     """Return the nearest of the words that argparse says could be chosen; "" if its message is another one."""
-    from eqcollapse.study.messages import nearest
+    from eqcollapse.runtime.nearest import nearest
 
     match = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
     return nearest(match[1], re.findall(r"'([^']*)'", match[2])) if match else ""

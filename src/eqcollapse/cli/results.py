@@ -21,8 +21,8 @@ def add_arguments(commands: Any) -> None:
 def _confirm(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.pipeline.confirm import confirm
     from eqcollapse.provenance import dvc_stages
+    from eqcollapse.runtime.nearest import nearest
     from eqcollapse.study.grid import Study
-    from eqcollapse.study.messages import nearest
     from eqcollapse.study.params import load
 
     stages = {stage.name: stage for stage in dvc_stages.load()}

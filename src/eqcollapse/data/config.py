@@ -47,6 +47,11 @@ class DatasetSpec(_Images):
     name: Name
 
 
+ClassLabel = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+ClassName = Annotated[str, Field(min_length=1)]
+"""Text is a name, also if it is a number: of folders 1, 2, 10, "10" has the label 2."""
+
+
 class Splits(Section):
     """The imbalances: KA majority classes of n_A samples, the others of n_A / R.
 
@@ -56,7 +61,7 @@ class Splits(Section):
 
     majority: Annotated[list[Count], Field(min_length=1)]
     ratios: Annotated[list[Ratio], Field(min_length=1)]
-    majority_classes: Literal["first", "random"] | list[Natural]
+    majority_classes: Literal["first", "random"] | list[ClassLabel | ClassName]
     seed: Literal["run"] | Natural
     validation: Share
 
@@ -74,7 +79,7 @@ class SplitSpec(Section):
     ratio: Maybe[Ratio]
     factor: Maybe[Ratio]
     draw: Literal["sha256", "ldam"]
-    majority_classes: Literal["first", "random"] | list[Natural]
+    majority_classes: Literal["first", "random"] | list[ClassLabel | ClassName]
     per_class: Maybe[Count]
     seed: Natural
     validation: Share

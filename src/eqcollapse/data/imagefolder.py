@@ -1,10 +1,10 @@
 """Image folders: `{train,test}/<class>/<image>`, at the top or below one folder, in a folder or an archive.
 
-Classes are the sorted folder names, the same in train and test; the images of a class are sorted by file
-name, so an archive's own order does not count. If every file of both splits stores grey values the data set
-has one channel, else three. Without a size to resize to, all images must have the same. Names that begin with
-a dot are not looked at, nor are files above the splits (a README, a licence); anything else that is not in
-this layout is refused.
+Classes are the folder names, the same in train and test, sorted with numbers as numbers (2 before 10); the images of a
+class are sorted by file name, so an archive's own order does not count. If every file of both splits stores grey values
+the data set has one channel, else three. Without a size to resize to, all images must have the same. Names that begin
+with a dot are not looked at, nor are files above the splits (a README, a licence); anything else that is not in this
+layout is refused.
 """
 
 import os
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from eqcollapse.runtime.errors import EqcollapseError
 
 from .images import decode, stack
+from .order import natural
 from .stored import Stored
 
 SPLITS = ("train", "test")
@@ -99,11 +100,11 @@ def _classes(decoded: dict[str, dict[Place, np.ndarray]], container: str) -> tup
             raise EqcollapseError(f"{container}: no images in {split}/<class>/")
         if missing := sorted(found[other] - found[split]):
             raise EqcollapseError(f"{container}: class {missing[0]} has images in {other}/ but none in {split}/")
-    return tuple(sorted(found["train"]))
+    return tuple(sorted(found["train"], key=natural))
 
 
 def _arrays(decoded: dict[Place, np.ndarray], classes: tuple[str, ...], channels: int) -> tuple[np.ndarray, np.ndarray]:
-    places = sorted(decoded)
     number = {name: label for label, name in enumerate(classes)}
+    places = sorted(decoded, key=lambda place: (number[place.label], place))
     labels = np.array([number[place.label] for place in places], dtype=np.int64)
     return stack([decoded.pop(place) for place in places], channels), labels

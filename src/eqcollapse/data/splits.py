@@ -27,9 +27,10 @@ import numpy as np
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
+from eqcollapse.runtime.nearest import nearest
 
 from .config import SplitSpec
-from .store import read_labels
+from .store import read_classes, read_labels
 
 HEADER = ["index", "label", "group", "part"]
 GROUPS = ("balanced", "majority", "minority", "longtail")
@@ -63,17 +64,41 @@ def write_split(spec: SplitSpec, train_file: str | Path, output: str | Path) -> 
     Of a list of `majority_classes` the first KA are taken. Raises EqcollapseError for a spec that the data set cannot
     satisfy.
     """
-    labels = read_labels(train_file)
-    _check_scatter(spec, labels)
-    write_text(output, split_csv(spec, labels))
+    labels, classes = read_labels(train_file), read_classes(train_file)
+    _check_scatter(spec, labels, classes)
+    write_text(output, split_csv(labelled(spec, classes), labels))
 
 
-def _check_scatter(spec: SplitSpec, labels: np.ndarray) -> None:
+def labelled(spec: SplitSpec, classes: tuple[str, ...]) -> SplitSpec:
+    """Return `spec` with the labels of the `majority_classes` that it names; EqcollapseError for a name of no class.
+
+    A number is a label. Text is a name, and if there is no such class and it is a number, a label, too.
+    """
+    if not isinstance(spec.majority_classes, list):
+        return spec
+    labels = [_label(spec, chosen, classes) for chosen in spec.majority_classes]
+    return spec.model_copy(update={"majority_classes": labels})
+
+
+def _label(spec: SplitSpec, chosen: int | str, classes: tuple[str, ...]) -> int:
+    if isinstance(chosen, int):
+        return chosen
+    if chosen in classes:
+        return classes.index(chosen)
+    if chosen.isdecimal():
+        return int(chosen)
+    raise EqcollapseError(
+        f"splits.majority_classes: {chosen!r} is no class of {spec.dataset}{nearest(chosen, classes)}: "
+        f"{', '.join(classes)}"
+    )
+
+
+def _check_scatter(spec: SplitSpec, labels: np.ndarray, classes: tuple[str, ...]) -> None:
     """Refuse a data set of which no class keeps two samples: NC1 would be 0 from the start."""
     counts = np.bincount(labels)
     if counts.min(initial=2) == 1:
         raise EqcollapseError(
-            f"{spec.dataset}: class {int(counts.argmin())} (from 0) has one training image, so that every class keeps "
+            f"{spec.dataset}: class {classes[int(counts.argmin())]} has one training image, so that every class keeps "
             "one: it has no scatter, and NC1 is 0 from the start; give it at least 2 images, or leave it out"
         )
 
@@ -130,11 +155,12 @@ def class_order(spec: SplitSpec, num_classes: int) -> list[int]:
         return list(range(num_classes))
     if choice == "random":
         return sorted(range(num_classes), key=lambda label: _digest(spec.seed, "class", label))
-    if len(set(choice)) != len(choice) or not set(choice) <= set(range(num_classes)):
+    labels = [label for label in choice if isinstance(label, int)]  # names are labels by now: see labelled
+    if len(set(labels)) != len(choice) or not set(labels) <= set(range(num_classes)):
         raise EqcollapseError(
             f"majority_classes = {choice} of {spec.dataset}: different labels of 0..{num_classes - 1} are needed"
         )
-    return [*choice, *sorted(set(range(num_classes)) - set(choice))]
+    return [*labels, *sorted(set(range(num_classes)) - set(labels))]
 
 
 def class_sizes(spec: SplitSpec, counts: np.ndarray, majority: tuple[int, ...]) -> list[int]:

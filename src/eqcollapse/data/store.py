@@ -59,6 +59,11 @@ def read_dataset(path: str | Path) -> Dataset:
     return _read(path, lambda file: _dataset(file, file.get_tensor("images")))
 
 
+def read_classes(path: str | Path) -> tuple[str, ...]:
+    """The class names, by label, of a file of `write_dataset`, without reading its images."""
+    return _read(path, lambda file: tuple(json.loads(file.metadata()[HEADER])["classes"]))
+
+
 def read_labels(path: str | Path) -> np.ndarray:
     """The labels (int64, N) of a file of `write_dataset`, without reading its images."""
     return _read(path, lambda file: file.get_tensor("labels"))

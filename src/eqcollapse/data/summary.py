@@ -14,7 +14,7 @@ import numpy as np
 from eqcollapse.runtime.files import write_text
 
 from .config import SplitSpec, SummarySpec
-from .splits import split_csv
+from .splits import labelled, split_csv
 from .store import Dataset, read_dataset
 
 HEADER = ["set", "label", "class", "group", "samples", "validation"]
@@ -63,7 +63,7 @@ class Data:
 def run(spec: SummarySpec, inputs: list[str], outputs: list[str]) -> None:
     """Write the summary of the data set `inputs` (train, test) to `outputs` (csv, md), and print it."""
     train, test = (read_dataset(path) for path in inputs)
-    data = Data(spec, train, test, [kept(split, train.labels, len(train.classes)) for split in spec.splits])
+    data = Data(spec, train, test, [kept(split, train.labels, train.classes) for split in spec.splits])
     text = markdown(data)
     table, page = outputs
     write_text(table, rows(data))
@@ -71,11 +71,11 @@ def run(spec: SummarySpec, inputs: list[str], outputs: list[str]) -> None:
     print(text)
 
 
-def kept(spec: SplitSpec, labels: np.ndarray, num_classes: int) -> Kept:
+def kept(spec: SplitSpec, labels: np.ndarray, classes: tuple[str, ...]) -> Kept:
     """Return what the split `spec` keeps of a training set with these labels."""
-    groups = [""] * num_classes
-    parts: dict[str, list[int]] = {"train": [0] * num_classes, "validation": [0] * num_classes}
-    for row in csv.DictReader(io.StringIO(split_csv(spec, labels))):
+    groups = [""] * len(classes)
+    parts: dict[str, list[int]] = {"train": [0] * len(classes), "validation": [0] * len(classes)}
+    for row in csv.DictReader(io.StringIO(split_csv(labelled(spec, classes), labels))):
         label = int(row["label"])
         groups[label] = row["group"]
         parts[row["part"]][label] += 1
@@ -133,6 +133,8 @@ def _split_line(data: Data, split: Kept) -> str:
     sizes = split.sizes
     majority = [data.classes[label] for label, group in enumerate(split.groups) if group == "majority"]
     named = ", ".join(map(_cell, majority)) if len(majority) <= LISTED else f"{len(majority)} classes"
+    if majority and split.spec.majority_classes == "random":
+        named += f" (with splits.seed {split.spec.seed})"
     ratio = f"{max(sizes) / min(sizes):.4g}"
     cells = [split.spec.split, max(sizes), min(sizes), ratio, sum(split.trained), sum(split.validation), named]
     return f"| {' | '.join(map(str, cells))} |"
@@ -169,7 +171,7 @@ def _count_warnings(data: Data) -> Iterator[str]:
 def _split_warnings(data: Data) -> Iterator[str]:
     same: dict[tuple, list[str]] = {}
     for split in data.kept:
-        same.setdefault((*split.sizes, *split.validation), []).append(split.spec.split)
+        same.setdefault((split.spec.draw, *split.sizes, *split.validation), []).append(split.spec.split)
         ratio, got = split.spec.ratio, max(split.sizes) / min(split.sizes)
         if ratio is not None and abs(got - ratio) > FAR * ratio:
             yield f"{split.spec.split}: n_A / n_B is {got:.3g}, since n_B is a whole number from 1"
@@ -195,9 +197,10 @@ def _pixel_warnings(data: Data) -> Iterator[str]:
         yield f"the images have {levels} of 256 levels"
     if not stored:
         return
-    low, high = _range_of(stored, "aspect")
-    if data.spec.size is not None and not 0.9 < low <= high < 1.1:
-        yield f"width / height is {low:.3g} to {high:.3g}, and all are squeezed to {data.spec.size} x {data.spec.size}"
+    least, most = _range_of(stored, "aspect")
+    if data.spec.size is not None and not 0.9 < least <= most < 1.1:
+        side = data.spec.size
+        yield f"width / height is {least:.3g} to {most:.3g}, and all are squeezed to {side} x {side}"
     modes = {mode for facts in stored for mode in facts["modes"]}
     clear = sorted(mode for mode in modes if mode in ("LA", "La", "PA", "RGBA", "RGBa"))
     if clear:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from eqcollapse.data.config import DatasetSpec
 from eqcollapse.data.extent import change
 from eqcollapse.study.grid import Study
 
@@ -14,10 +13,10 @@ def changes(study: Study) -> Iterator[str]:
     It stays what it was made from: its path carries the sha256. A download is not looked at.
     """
     for job in study.jobs["data"].values():
-        name = DatasetSpec.model_validate(job.spec).name
+        name = job.settings["name"]
         place = study.params.datasets[name].path
         if place and Path(job.outputs[0]).exists() and (differs := change(place, job.outputs[0])):
             yield (
-                f"datasets.{name}: {place} has changed: {differs}. Results are of what it was; for what it is, "
-                f"set datasets.{name}.sha256 to what `python -m eqcollapse hash {place}` prints"
+                f"datasets.{name}: {place} has changed: {differs}. Results are of what it was; for what it is, set "
+                f"datasets.{name}.sha256 to what `python -m eqcollapse hash {place}` prints"
             )

@@ -58,12 +58,12 @@ def check_contents(
 
 
 def _check_split(job: Job) -> Iterator[Finding]:
-    from eqcollapse.data.splits import split_csv
-    from eqcollapse.data.store import read_labels
+    from eqcollapse.data.splits import labelled, split_csv
+    from eqcollapse.data.store import read_classes, read_labels
 
     try:
         labels = read_labels(job.inputs[0])
-        expected = split_csv(cast(SplitSpec, job.spec), labels)
+        expected = split_csv(labelled(cast(SplitSpec, job.spec), read_classes(job.inputs[0])), labels)
     except EqcollapseError as error:
         yield Finding("content", job.path, "a split of its data", str(error))
         return

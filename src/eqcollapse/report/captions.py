@@ -4,7 +4,7 @@ import re
 
 CAPTIONS = {
     r"figure-2-(.+)": "Paper A, figure 2: test features of one seed as t-SNE (above) and Gram matrix (below), on {0}. "
-    "Circles are majority, crosses minority classes; numbers name the classes.",
+    "Circles are majority, crosses minority classes; classes are named.",
     r"figure-3-(.+)": "Paper A, figure 3: test accuracy and NC1, NC2, NC3 of training features over epochs, on {0}. "
     "Means over seeds; bands from the lowest to the highest seed.",
     r"figure-appendix-g-(.+)": "Paper B, appendix G: as figure 5, on {0}.",

@@ -12,12 +12,12 @@ from itertools import product
 from typing import Any
 
 from eqcollapse.data.config import DatasetSpec, SplitSpec, SummarySpec
+from eqcollapse.data.order import natural
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Section
 from eqcollapse.study.fingerprint import code_digest
 from eqcollapse.study.jobs import Job, planned
-from eqcollapse.study.mappings import natural
 from eqcollapse.study.params import LDAM_SEED, LONG_TAIL, SPLIT, Experiment, Params
 from eqcollapse.study.report_plan import report_jobs
 from eqcollapse.study.stages import STAGES
@@ -140,16 +140,18 @@ class Study:
         """Plan a summary of each data set, by one split of each name: the seeds keep as many samples."""
         by_dataset: dict[str, dict[str, SplitSpec]] = {}
         for job in self.jobs["splits"].values():
-            split = SplitSpec.model_validate(job.spec)
-            by_dataset.setdefault(split.dataset, {}).setdefault(split.split, split)
-        for data in list(self.jobs["data"].values()):
-            dataset = DatasetSpec.model_validate(data.spec)
-            splits = by_dataset[dataset.name]
-            chosen = [splits[name] for name in sorted(splits, key=natural)]
-            spec = SummarySpec(dataset=dataset.name, size=dataset.size, splits=chosen)
-            path = f"results/data/{dataset.name}@{{digest}}"
-            files = ["{path}/summary.csv", "{path}/summary.md"]
-            self._put(planned("summary", spec, self.code, upstream=[data], inputs=data.outputs, path=path, files=files))
+            if isinstance(job.spec, SplitSpec):
+                by_dataset.setdefault(job.spec.dataset, {}).setdefault(job.spec.split, job.spec)
+        for data in self.jobs["data"].values():
+            if isinstance(data.spec, DatasetSpec):
+                self._put(self._summary(data, data.spec, by_dataset[data.spec.name]))
+
+    def _summary(self, data: Job, images: DatasetSpec, splits: Mapping[str, SplitSpec]) -> Job:
+        chosen = [splits[name] for name in sorted(splits, key=natural)]
+        spec = SummarySpec(dataset=images.name, size=images.size, splits=chosen)
+        path = f"results/data/{images.name}@{{digest}}"
+        files = ["{path}/summary.csv", "{path}/summary.md"]
+        return planned("summary", spec, self.code, upstream=[data], inputs=data.outputs, path=path, files=files)
 
     def _plan_runs(self, experiment: Experiment) -> None:
         models = {name: run_settings(self.params.resolved(name)) for name in experiment.models}

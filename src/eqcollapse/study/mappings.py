@@ -1,10 +1,9 @@
 """Mappings of settings: one laid over another, in one order, leaf by leaf."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+from eqcollapse.data.order import natural
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -12,12 +11,6 @@ def merged(base: Any, change: Any) -> Any:
     if not (isinstance(base, Mapping) and isinstance(change, Mapping)):
         return change
     return {**base, **{key: merged(base.get(key), value) for key, value in change.items()}}
-
-
-def natural(name: str) -> tuple:
-    """Return what to sort names by: numbers in them count as numbers, so that r50 comes before r100."""
-    parts = _NUMBER.split(name)
-    return tuple(float(part) if position % 2 else part for position, part in enumerate(parts)), name
 
 
 def in_order(named: Mapping[str, Any]) -> dict[str, Any]:

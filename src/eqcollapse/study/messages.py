@@ -1,12 +1,13 @@
 """What pydantic finds wrong in params.yaml, as lines for people: key, value, and what is allowed."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
+
+from eqcollapse.runtime.nearest import nearest
 
 _SHORT = reprlib.Repr()
 """Bounded: a list of billions, or one that holds itself, is not written out to be cut to 60 characters."""
@@ -57,12 +58,6 @@ def quoted(value: Any) -> str:
     except ValueError:  # Python writes no integer of thousands of digits, which 0x may be
         text = "a number of thousands of digits"
     return cut(text, 60)
-
-
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """Return " (did you mean X?)" for the one of `known` that `name` is nearest to; "" if none is near."""
-    found = difflib.get_close_matches(str(name)[:80].lower(), [str(word) for word in known], n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _key(prefix: str, fault: Mapping[str, Any], tagged: bool) -> str:

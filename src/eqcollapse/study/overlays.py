@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.section import nothing
-from eqcollapse.study.messages import nearest, quoted
+from eqcollapse.study.messages import quoted
 
 NAMED = ("datasets", "models", "experiments", "theory")
 """The sections that are a mapping of names."""

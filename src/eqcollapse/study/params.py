@@ -17,10 +17,11 @@ from eqcollapse.data.registry import CANONICAL
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
 from eqcollapse.study import feasibility, overlays, yaml_file
 from eqcollapse.study.mappings import in_order, merged
-from eqcollapse.study.messages import lines, nearest, quoted, told
+from eqcollapse.study.messages import lines, quoted, told
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
 from eqcollapse.training.config import Model, Snapshots, Train
 
@@ -284,9 +285,19 @@ def _majority_faults(params: Params) -> Iterator[str]:
             if len(classes) < max(chosen) or len(set(classes)) < len(classes):
                 allowed = f"must name at least {max(chosen)} different classes"
                 yield f"splits.majority_classes: {quoted(classes)} is not allowed: {allowed}"
-            for index in classes:
-                if index > last:
-                    yield f"splits.majority_classes: {index} is not allowed: {name} has classes 0 to {last}"
+            yield from _class_faults(name, dataset, classes)
+
+
+def _class_faults(name: str, dataset: DatasetSettings, chosen: list[int | str]) -> Iterator[str]:
+    """Hold labels, and names where they are known before the files are there, against the classes of a data set."""
+    known = CANONICAL[dataset.source].classes if dataset.source in CANONICAL else None
+    last = _num_classes(dataset) - 1
+    for one in chosen:
+        if isinstance(one, int) and one > last:
+            yield f"splits.majority_classes: {one} is not allowed: {name} has classes 0 to {last}"
+        elif isinstance(one, str) and known and one not in known and not (one.isdecimal() and int(one) <= last):
+            near = nearest(one, known)
+            yield f"splits.majority_classes: {quoted(one)} is no class of {name}{near}: {', '.join(known)}"
 
 
 def _is_whole_cifar(dataset: DatasetSettings) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
 
+from eqcollapse.data.order import natural
 from eqcollapse.report.config import (
     AccuracyTable,
     ClaimsSpec,
@@ -25,7 +26,7 @@ from eqcollapse.report.config import (
 )
 from eqcollapse.runtime.section import Section
 from eqcollapse.study.jobs import Job, planned
-from eqcollapse.study.mappings import leaves, natural
+from eqcollapse.study.mappings import leaves
 from eqcollapse.study.params import LONG_TAIL, Experiment, Params
 from eqcollapse.study.stages import STAGES
 from eqcollapse.theory.config import UfmExperiment, UfmSpec

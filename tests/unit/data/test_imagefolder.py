@@ -188,3 +188,22 @@ def test_the_whole_of_cifar10_jpeg(shared_data, prepared):
     assert np.bincount(train.labels).tolist() == [5000] * 10
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert train.classes[0] == "airplane"
+
+
+def test_numbers_in_class_names_count_as_numbers(tmp_path, layout, prepared):
+    """Folders 1, 2, 10 are the labels 0, 1, 2, and each image has the label of its own folder."""
+    files, _ = layout
+    some = [name for name in files if "/ant/" in name]
+    content = {}
+    for number in ("10", "2", "1"):
+        for name in some:
+            content[name.replace("/ant/", f"/{number}/")] = files[name]
+    shade = {"1": 1, "2": 2, "10": 10}
+    for name in content:
+        image = io.BytesIO()
+        Image.fromarray(np.full((6, 5), shade[name.split("/")[2]], dtype=np.uint8)).save(image, "PNG")
+        content[name] = image.getvalue()
+    for file in prepared(written(tmp_path / "x", content), classes=3):
+        found = read_dataset(file)
+        assert found.classes == ("1", "2", "10")
+        assert found.images[:, 0, 0, 0].tolist() == [shade[found.classes[label]] for label in found.labels]

@@ -298,3 +298,30 @@ def test_a_csv_out_of_order_or_without_header_is_refused(tmp_path):
     (tmp_path / "split.csv").write_text("0,0,balanced,train\n")
     with pytest.raises(EqcollapseError, match="first line"):
         read_split(tmp_path / "split.csv")
+
+
+NAMES = ("1", "2", "10", "ant")
+
+
+@pytest.mark.parametrize(
+    ("choice", "labels"),
+    [([3, 0], (0, 3)), (["ant", "10"], (2, 3)), (["10", "2"], (1, 2)), (["ant", 0], (0, 3)), (["3", "0"], (0, 3))],
+)
+def test_majority_classes_are_chosen_by_name_or_label(tmp_path, choice, labels):
+    """Text is a name first: "10" is the folder 10, which has the label 2; "3" and "0" are no folders, but labels."""
+    held = labels_of([8] * 4)
+    write_dataset(tmp_path / "train.safetensors", Dataset(np.zeros((32, 1, 2, 2), np.uint8), held, NAMES, "mine"))
+    write_split(imbalanced(2, 4, majority_classes=choice), tmp_path / "train.safetensors", tmp_path / "split.csv")
+    assert read_split(tmp_path / "split.csv").majority == labels
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [(["ent", "1"], "'ent' is no class of mine (did you mean ant?)"), (["1", 0], "different labels")],
+)
+def test_a_name_of_no_class_is_refused_with_the_nearest(tmp_path, choice, words):
+    held = labels_of([8] * 4)
+    write_dataset(tmp_path / "train.safetensors", Dataset(np.zeros((32, 1, 2, 2), np.uint8), held, NAMES, "mine"))
+    with pytest.raises(EqcollapseError) as caught:
+        write_split(imbalanced(2, 4, majority_classes=choice), tmp_path / "train.safetensors", tmp_path / "split.csv")
+    assert words in str(caught.value)

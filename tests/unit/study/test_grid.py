@@ -8,8 +8,8 @@ from itertools import permutations
 
 import pytest
 
+from eqcollapse.data.order import natural
 from eqcollapse.study.grid import Study, snapshot_epochs
-from eqcollapse.study.mappings import natural
 from eqcollapse.study.params import parse
 from eqcollapse.study.stages import STAGES
 

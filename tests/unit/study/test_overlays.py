@@ -119,7 +119,7 @@ def test_presets_are_laid_over_each_other_as_snakemake_does(tmp_path, presets):
         ("network={bias: False}", "network.bias", False),
         ("train={schedule: {warmup: 0}}", "train.schedule.warmup", 0),
         ("splits={ratios: [10, 2.5]}", "splits.ratios", [10, 2.5]),
-        ("splits={majority_classes: [3, 1, 2, 4, 5, 6, 7]}", "splits.majority_classes", [3, 1, 2, 4, 5, 6, 7]),
+        ("splits={majority_classes: [3, 1, 2, 4, 5, 6, 7]}", "splits.majority_classes", list("3124567")),
         ("snapshots={epochs: [1, 4]}", "snapshots.epochs", [1, 4]),
         ("snapshots={epochs: log}", "snapshots.epochs", "log"),
         ("equilibrium={hidden: null}", "equilibrium.hidden", None),

@@ -42,6 +42,8 @@ def put(content: dict, key: str, value: object) -> dict:
         ("splits.ratios", [10, 10.0], ["splits.ratios", "2 times"]),
         ("splits.majority", [], ["splits.majority", "at least 1"]),
         ("splits.majority_classes", "last", ["splits.majority_classes", "'last'", "'first'"]),
+        ("splits.majority_classes", ["seven"], ["splits.majority_classes: 'seven'", "no class of digits", "0, 1"]),
+        ("splits.majority_classes", ["12"], ["splits.majority_classes: '12'", "no class of digits"]),
         ("splits.majority_classes", [0, 0, 1], ["splits.majority_classes", "different"]),
         ("splits.seed", "own", ["splits.seed:", "'own'", "'run'", "integer"]),
         ("splits.seed", -1, ["splits.seed:", "-1", "'run'", "greater than or equal to 0"]),

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from safetensors import safe_open
@@ -19,17 +20,22 @@ from eqcollapse.report.results import model_name, split_name
 METADATA = "eqcollapse.run"
 MOST = 1000
 """So many samples are drawn at most, as many of each class: t-SNE and the Gram matrix cost their square."""
+LONGEST_NAME = 14
+"""Letters of a class name that are written out."""
 MARKERS = ("o", "x")
 """Of majority (and balanced) and of minority classes."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Test features of one run, ordered by class: `values` N×d (float64), `labels` N, and its majority classes."""
+    """Test features of one run, ordered by class: `values` N×d (float64), `labels` N, its majority classes, and the
+    names of all classes by label.
+    """
 
     values: np.ndarray
     labels: np.ndarray
     majority: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 def draw(spec: FeaturesFigure, inputs: list[str]) -> Figure:
@@ -40,11 +46,11 @@ def draw(spec: FeaturesFigure, inputs: list[str]) -> Figure:
 def read(path: str, most: int = MOST) -> Features:
     """Read the test features of a run, the first of each class, at most `most` in all."""
     with safe_open(path, framework="numpy") as stream:
-        majority = json.loads(stream.metadata()[METADATA])["majority"]
+        about = json.loads(stream.metadata()[METADATA])
         values, labels = stream.get_tensor("test/features"), stream.get_tensor("test/labels")
     classes = np.unique(labels)
     rows = np.concatenate([np.flatnonzero(labels == k)[: max(1, most // len(classes))] for k in classes])
-    return Features(values[rows].astype(np.float64), labels[rows], tuple(majority))
+    return Features(values[rows].astype(np.float64), labels[rows], tuple(about["majority"]), tuple(about["classes"]))
 
 
 def cosine_matrix(features: Features) -> np.ndarray:
@@ -98,12 +104,22 @@ def _scatter(axis: Axes, features: Features) -> None:
         marker = MARKERS[bool(features.majority) and k not in features.majority]
         chosen = points[features.labels == k]
         axis.scatter(chosen[:, 0], chosen[:, 1], s=10, marker=marker, linewidths=0.7, color=_colour(k, len(classes)))
-    if len(classes) <= 20:  # classes in numbers, for eyes and printers without colour
+    if len(classes) <= 20:  # by name, for eyes and printers without colour
         middles = np.stack([np.median(points[features.labels == k], axis=0) for k in classes])
-        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
         for k, (x, y) in zip(classes, apart(middles, 0.07 * np.ptp(points, axis=0).max()), strict=True):
-            axis.text(x, y, str(k), ha="center", va="center", fontsize=8, bbox=box)
+            axis.text(x, y, class_name(features.names, k), ha="center", va="center", fontsize=8, bbox=box,
+                      parse_math=False)  # fmt: skip
     axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
+
+
+def class_name(names: tuple[str, ...], label: int) -> str:
+    """Return the name of a class as a figure has room for it; its label where the font has no glyph for a letter."""
+    name = names[label]
+    font = get_font(findfont(FontProperties()))
+    if not all(font.get_char_index(ord(letter)) for letter in name):
+        return str(label)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def apart(points: np.ndarray, least: float) -> np.ndarray:
@@ -135,8 +151,10 @@ def _matrix(axis: Axes, features: Features) -> AxesImage:
     classes, counts = np.unique(features.labels, return_counts=True)
     ends = np.cumsum(counts)
     if len(classes) <= 20:
-        axis.set_xticks(ends - counts / 2 - 0.5, classes)
-        axis.set_yticks(ends - counts / 2 - 0.5, classes)
+        names = [class_name(features.names, k) for k in classes]
+        axis.set_xticks(ends - counts / 2 - 0.5, names, parse_math=False)
+        axis.tick_params(axis="x", labelrotation=90 if max(map(len, names)) > 2 else 0)
+        axis.set_yticks(ends - counts / 2 - 0.5, names, parse_math=False)
         for end in ends[:-1]:
             axis.axhline(end - 0.5, color="black", linewidth=0.3)
             axis.axvline(end - 0.5, color="black", linewidth=0.3)
