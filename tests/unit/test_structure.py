@@ -41,7 +41,7 @@ SAME_NAME = {
     "nc1": "one quantity, of moments and of a batch of runs",
     "measure": "the metrics of features: of a file, an epoch, all runs, a point of a descent",
     "load": "a file's content, checked: checkpoints, dvc_stages, params",
-    "read": "a file's content, checked: reading (a record), results, yaml_file, figures/features",
+    "read": "a file's content, checked: reading (a record), results, yaml_file, params, figures/features",
     "save": "a file, written as a whole: checkpoints, figures/style",
 }
 """Names that several modules define, and the one thing that they mean."""
