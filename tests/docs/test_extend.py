@@ -172,7 +172,10 @@ def test_the_table_is_made(extended):
     made = pd.read_csv(extended.folder / outputs[0]).set_index("model").train_accuracy
     assert made.to_dict() == pytest.approx({"explicit": 0.8, "deq": 1.0})
     assert "results/tables/a-fit.csv" in digests(extended)["table"]
-    code = "from eqcollapse.report.captions import caption; print(caption('a-fit'))"
+    code = (
+        "from eqcollapse.study.grid import Study; from eqcollapse.study.params import load; "
+        "print(Study(load()).job('table', 'results/tables/a-fit.csv').caption)"
+    )
     assert "Training accuracy" in extended.run("python", "-c", code).stdout
 
 

@@ -104,7 +104,10 @@ def test_packages_import_in_one_direction(package):
     assert {name.split(".")[1] for name in used if "." in name} - {package} <= ARROWS[package]
     if package == "study":
         stages = {name for name in used if name.split(".")[1] not in ("study", "runtime")}
-        assert {name for name in stages if not name.endswith(".config")} == {"eqcollapse.data.order", "eqcollapse.data.registry"}
+        assert {name for name in stages if not name.endswith(".config")} == {
+            "eqcollapse.data.order",
+            "eqcollapse.data.registry",
+        }
 
 
 def test_a_circle_is_found():

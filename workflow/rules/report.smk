@@ -1,6 +1,3 @@
-from eqcollapse.report.captions import caption
-
-
 rule table:
     input:
         metrics=lambda wc: ancient(
@@ -19,7 +16,7 @@ rule table:
         "logs/report/{name}.log",
     params:
         job=lambda wc: STUDY.command("table", f"results/tables/{wc.name}.csv"),
-        caption=lambda wc: caption(wc.name),
+        caption=lambda wc: STUDY.job("table", f"results/tables/{wc.name}.csv").caption,
     shell:
         "PYTHONPATH=src python -m eqcollapse table {params.job}"
         " --inputs {input.metrics} --outputs {output.csv} {output.md} {output.tex} > {log} 2>&1"
@@ -43,7 +40,7 @@ rule figure:
         "logs/report/{name}.log",
     params:
         job=lambda wc: STUDY.command("figure", f"results/figures/{wc.name}.pdf"),
-        caption=lambda wc: caption(wc.name),
+        caption=lambda wc: STUDY.job("figure", f"results/figures/{wc.name}.pdf").caption,
     shell:
         "PYTHONPATH=src python -m eqcollapse figure {params.job}"
         " --inputs {input.metrics} --outputs {output.pdf} {output.png} {output.svg} > {log} 2>&1"

@@ -13,7 +13,9 @@ rule summary:
     priority: 100
     localrule: True
     params:
-        job=lambda wc: STUDY.command("summary", f"results/data/{wc.dataset}@{wc.digest}"),
+        job=lambda wc: STUDY.command(
+            "summary", f"results/data/{wc.dataset}@{wc.digest}"
+        ),
     shell:
         "PYTHONPATH=src python -m eqcollapse summary {params.job}"
         " --inputs {input.images} --outputs {output.csv} {output.md} 2>&1 | tee {log}"

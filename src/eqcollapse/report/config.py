@@ -107,11 +107,12 @@ class ClaimsSpec(Section):
 
 
 class PageSpec(Section):
-    """The spec of the `page` job: how many jobs each stage has, and the names of tables and figures."""
+    """The spec of the `page` job: how many jobs each stage has, the names of tables and figures, their captions."""
 
     jobs: dict[str, int]
     tables: list[str]
     figures: list[str]
+    captions: dict[str, str]
 
 
 TableSpec = Annotated[AccuracyTable | SelectionTable | SolverTable | TheoryTable, Field(discriminator="kind")]

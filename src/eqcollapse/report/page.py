@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from eqcollapse.report.captions import caption
 from eqcollapse.report.config import PageSpec
 from eqcollapse.report.results import converged, last_epoch, model_name, read, unconverged
 from eqcollapse.runtime.files import write_text
@@ -47,9 +46,12 @@ def run(spec: PageSpec, inputs: list[str], outputs: list[str]) -> None:
         '<h2 id="solver">Solver of the DEQs</h2>',
         solver_summary(read(accuracy)),
         '<h2 id="tables">Tables</h2>',
-        *(_table(name, path) for name, path in zip(spec.tables, tables, strict=True)),
+        *(_table(name, path, spec.captions[name]) for name, path in zip(spec.tables, tables, strict=True)),
         '<h2 id="figures">Figures</h2>',
-        *(_figure(name, path, n) for n, (name, path) in enumerate(zip(spec.figures, figures, strict=True))),
+        *(
+            _figure(name, path, n, spec.captions[name])
+            for n, (name, path) in enumerate(zip(spec.figures, figures, strict=True))
+        ),
         '<h2 id="dag">DAG</h2>',
         dag(spec.jobs),
     ]
@@ -121,14 +123,14 @@ def solver_summary(accuracy: pd.DataFrame) -> str:
     return f"<p>Last epoch, training and evaluation, the worst of the seeds.</p>{_html_table(lines)}{verdict}"
 
 
-def _table(name: str, path: str) -> str:
+def _table(name: str, path: str, caption: str) -> str:
     text = from_markdown(Path(path).read_text(encoding="utf-8"))
-    return f"<section><h3>{name}</h3><p>{html.escape(caption(name))}</p>{text}</section>"
+    return f"<section><h3>{name}</h3><p>{html.escape(caption)}</p>{text}</section>"
 
 
-def _figure(name: str, path: str, number: int) -> str:
+def _figure(name: str, path: str, number: int, caption: str) -> str:
     picture = inline_svg(Path(path).read_text(encoding="utf-8"), f"f{number}-")
-    return f"<figure><h3>{name}</h3><div>{picture}</div><figcaption>{html.escape(caption(name))}</figcaption></figure>"
+    return f"<figure><h3>{name}</h3><div>{picture}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def inline_svg(text: str, prefix: str) -> str:

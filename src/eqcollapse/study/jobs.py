@@ -15,6 +15,7 @@ class Job:
     """One job: a pure function from input files and a spec to output files.
 
     `path` is what the digest stands in (a file or a folder), or, for files with fixed names, the first output.
+    `caption`: what a table or figure shows.
     """
 
     stage: str
@@ -24,6 +25,7 @@ class Job:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     record: str
+    caption: str = ""
 
     @property
     def pinned(self) -> bool:

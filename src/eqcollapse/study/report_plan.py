@@ -3,8 +3,8 @@
 Imports neither torch nor numpy.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from eqcollapse.report.config import (
     TheoryTable,
 )
 from eqcollapse.runtime.section import Section
+from eqcollapse.study.captions import caption
 from eqcollapse.study.jobs import Job, planned
 from eqcollapse.study.mappings import leaves
 from eqcollapse.study.params import LONG_TAIL, Experiment, Params
@@ -109,6 +110,7 @@ class _Report:
             jobs={**counts, "report": len(tables) + len(figures) + 2},
             tables=[_stem(job.path) for job in tables],
             figures=[_stem(job.path) for job in figures],
+            captions={_stem(job.path): job.caption for job in (*tables, *figures)},
         )
         shown = [*(job.outputs[1] for job in tables), *(job.outputs[2] for job in figures)]
         return planned(
@@ -183,7 +185,8 @@ class _Report:
             spec = FeaturesFigure(kind="features", split=split, models=experiment.models, style=self._style)
             inputs = [f"{job.path}/features.safetensors" for job in runs]
             files = _files("figure", f"{name}-figure-2-{dataset}")
-            yield planned("figure", spec, self.code, upstream=runs, inputs=inputs, files=files)
+            job = planned("figure", spec, self.code, upstream=runs, inputs=inputs, files=files)
+            yield replace(job, caption=caption(spec, self._sources([dataset])))
 
     def _solver(self, name: str, experiment: Experiment) -> Iterator[Job]:
         """Figure A-solver: what the DEQs' solves did over epochs, balanced and the most imbalanced split of each KA."""
@@ -217,14 +220,22 @@ class _Report:
 
     def _of_theory(self, stage: str, name: str, spec: Section, jobs: list[Job]) -> Job:
         inputs = [job.path for job in jobs]
-        return planned(stage, spec, self.code, upstream=jobs, inputs=inputs, files=_files(stage, name))
+        job = planned(stage, spec, self.code, upstream=jobs, inputs=inputs, files=_files(stage, name))
+        return replace(job, caption=caption(spec, {}, [job.spec for job in jobs]))
 
     def _of_metrics(self, stage: str, spec: Section, files: list[str], theory: list[Job] | None = None) -> Job:
         """What is made from collapse.csv, accuracy.csv and, but for figures, all answers; and theory experiments."""
         theory = theory or []
         upstream = [self.metrics, *theory]
         inputs = [*self.metrics.outputs[: 2 if stage == "figure" else 3], *(job.path for job in theory)]
-        return planned(stage, spec, self.code, upstream=upstream, inputs=inputs, files=files)
+        job = planned(stage, spec, self.code, upstream=upstream, inputs=inputs, files=files)
+        if not isinstance(spec, Runs):
+            return job
+        return replace(job, caption=caption(spec, self._sources(spec.splits), [one.spec for one in theory]))
+
+    def _sources(self, datasets: Iterable[str]) -> dict[str, str]:
+        """Return where the images of each data set come from."""
+        return {name: self.params.datasets[name].source for name in datasets}
 
     def _splits(self, experiment: Experiment) -> dict[str, list[str]]:
         """Return the names of an experiment's splits by data set."""
