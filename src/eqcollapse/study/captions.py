@@ -99,7 +99,10 @@ def _runs(spec: RunsFigure, sources: Mapping[str, str], _: Sequence[Section]) ->
             f"equilibria (dotted: 1). {NOT_THERE}"
         )
     splits = _splits(spec)
-    what = f"Test accuracy and NC1, NC2, NC3 of training features over epochs, {on}"
+    angle = (
+        ", and the mean cosine of the minority's classifiers" if any(split.startswith("ka") for split in splits) else ""
+    )
+    what = f"Test accuracy, NC1, NC2, NC3 of training features{angle} over epochs, {on}"
     bands = "Means over seeds; bands from the lowest to the highest seed."
     if any(split.startswith(("longtail", "ldam")) for split in splits):
         return f"{what}, for long tails. {bands} {NOT_THERE}"
