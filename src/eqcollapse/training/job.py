@@ -71,9 +71,9 @@ def train(
             if cell.epoch in spec.snapshots.epochs:
                 snapshots |= measure(cell)
             checkpointing.epoch({"cell": cell.state(), "snapshots": snapshots})
-    others, answers = solver_accuracy(cell)
-    cell.history[-1] |= others
-    _write(cell, snapshots, answers, dataset, split, folder)
+        others, answers = solver_accuracy(cell)
+        cell.history[-1] |= others
+        _write(cell, snapshots, answers, dataset, split, folder)
     checkpoint.unlink(missing_ok=True)  # by a job that outlived its Snakemake, this one may be gone
     return backends.settings(place)
 

@@ -79,6 +79,21 @@ def test_a_run_that_is_told_to_end_keeps_its_last_whole_epoch(spec, files, tmp_p
     assert f"goes on after epoch {after}" in capsys.readouterr().err
 
 
+def test_a_run_that_is_told_to_end_after_its_last_epoch_keeps_it(spec, files, tmp_path, monkeypatch, capsys):
+    whole = run(spec, files, tmp_path / "whole")
+
+    def end(cell):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "solver_accuracy", end)
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, files, tmp_path / "stopped")
+    capsys.readouterr()
+    assert run(spec, files, tmp_path / "stopped") == whole
+    assert "goes on after epoch 4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("duration", "written"),
     [(7.0, [1, 9, 17]), (25.0, [1, 3, 5, 7]), (31.0, [1, 2, 3, 4]), (100.0, [1, 2, 3, 4])],
