@@ -28,7 +28,8 @@ def batch_size(network: Classifier, batches: Batches) -> int:
     """Return the images of an evaluation batch: a power of two, and on a CPU no more than its cache holds."""
     if batches.images.device.type != "cpu":
         return LARGEST_BATCH
-    numbers = network.encoder.conv1.out_channels * batches.images[0, 0].numel()
+    stem = network.encoder.conv1
+    numbers = stem.out_channels * max(1, batches.images[0, 0].numel() // stem.stride[0] ** 2)
     return 1 << min(LARGEST_BATCH, max(1, CACHED // numbers)).bit_length() - 1
 
 

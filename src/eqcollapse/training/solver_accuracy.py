@@ -11,7 +11,8 @@ from torch import Tensor
 
 from eqcollapse.equilibrium import Equilibrium
 from eqcollapse.networks.classifier import Classifier
-from eqcollapse.training.evaluation import accuracies, counts_by_class, is_right
+from eqcollapse.networks.folding import folded
+from eqcollapse.training.evaluation import accuracies, batch_size, counts_by_class, is_right
 from eqcollapse.training.trainer import Cell
 
 TOL = 1e-8
@@ -67,7 +68,8 @@ def _first_application(module: Any, inputs: tuple[Any, ...], z: Tensor) -> Tenso
 
 @torch.no_grad()
 def _right(cell: Cell, network: Classifier) -> Tensor:
-    batches = cell.test.ordered()
+    network = folded(network)
+    batches = cell.test.ordered(batch_size(network, cell.test))
     return torch.cat([is_right(network, network.features(images.double()), labels) for images, labels in batches])
 
 
