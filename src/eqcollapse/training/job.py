@@ -14,7 +14,7 @@ from eqcollapse.data.batches import Batches, channel_statistics
 from eqcollapse.data.splits import Split, read_split
 from eqcollapse.data.store import Dataset, read_dataset
 from eqcollapse.equilibrium import EquilibriumError
-from eqcollapse.networks.classifier import build
+from eqcollapse.networks.classifier import Classifier, build
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 from eqcollapse.runtime.gpus import claim
@@ -91,7 +91,7 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
         raise EqcollapseError(f"model {spec.model}: {error}: change network or equilibrium in params.yaml") from None
     return Cell(
         spec=spec,
-        network=network.to(device).to(memory_format=torch.channels_last),
+        network=_placed(network, device, spec.network.width),
         train=Batches(
             images[indices].to(device),
             torch.from_numpy(split.labels).to(device),
@@ -104,6 +104,16 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
         majority=split.majority,
         device=device,
     )
+
+
+def _placed(network: Classifier, device: torch.device, width: int) -> Classifier:
+    """Return `network` on `device`, with channels last where that is faster and safe.
+
+    With fewer than 8 channels the backward pass of such a convolution writes outside its memory on some processors
+    (torch 2.15, oneDNN, AMD EPYC): glibc ends the process.
+    """
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if width >= 8 else network
 
 
 def _validation(train: Dataset, split: Split, device: torch.device, common: dict) -> Batches | None:
