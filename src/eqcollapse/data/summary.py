@@ -151,16 +151,16 @@ def warnings(data: Data) -> Iterator[str]:
 def _count_warnings(data: Data) -> Iterator[str]:
     counts, name = data.counts(data.train), data.spec.dataset
     fewest = min(counts)
-    smallest = _named(data, [label for label, count in enumerate(counts) if count == fewest])
+    labels = [label for label, count in enumerate(counts) if count == fewest]
+    smallest = f"the smallest class{'es' * (len(labels) > 1)} ({_named(data, labels)})"
     wanted = {split.spec.per_class for split in data.kept if split.spec.per_class is not None}
     if wanted and max(wanted) > fewest:
         yield (
-            f"datasets.{name}.per_class is {max(wanted)}, and the smallest class, {smallest}, has {fewest} images: "
-            f"n_A is {fewest}"
+            f"datasets.{name}.per_class is {max(wanted)}, and of {smallest} there are {fewest} images: n_A is {fewest}"
         )
     elif not wanted and fewest < 0.5 * np.median(counts):
         yield (
-            f"the smallest class, {smallest}, has {fewest} images, half of the classes {np.median(counts):g} or more: "
+            f"of {smallest} there are {fewest} images, of half of the classes {np.median(counts):g} or more: "
             f"n_A is {fewest} for all"
         )
     lonely = [label for label, count in enumerate(data.counts(data.test)) if count == 1]
@@ -200,7 +200,7 @@ def _pixel_warnings(data: Data) -> Iterator[str]:
     least, most = _range_of(stored, "aspect")
     if data.spec.size is not None and not 0.9 < least <= most < 1.1:
         side = data.spec.size
-        yield f"width / height is {least:.3g} to {most:.3g}, and all are squeezed to {side} x {side}"
+        yield f"width / height is {_between(stored, 'aspect')}, and all are squeezed to {side} x {side}"
     modes = {mode for facts in stored for mode in facts["modes"]}
     clear = sorted(mode for mode in modes if mode in ("LA", "La", "PA", "RGBA", "RGBa"))
     if clear:
