@@ -58,7 +58,8 @@ def plan(
             image.announce()
         if not is_main_process:
             return _frozen(config)
-        params = parse(config, _named(files), [yaml_file.read_sections(file) for file in files])
+        *presets, base = (yaml_file.read_sections(file) for file in files)
+        params = parse(config, _named(files), [base, *presets])
         if params.device == "cuda" and runs_here():
             machine.check_gpu(contained=contained)
         return _planned(params, config)

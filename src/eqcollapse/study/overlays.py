@@ -25,10 +25,15 @@ def settled(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def removals(content: Mapping[str, Any], files: Iterable[Any]) -> Iterator[str]:
-    """Yield a fault for each name that `content` takes away and none of `files`, which it was laid from, has."""
-    files = list(files)
+    """Yield a fault for each name that `content` takes away and none of `files`, which it was laid from, has.
+
+    The first of `files` is what the others are laid over. Its own nulls take nothing away: settings that were merged
+    before, as the audit hands them to Snakemake, hold them still.
+    """
+    base, *others = files
     for section in NAMED:
-        known = [name for file in files for name, entry in _named(file, section).items() if not nothing(entry)]
+        known = list(_named(base, section))
+        known += [name for file in others for name, entry in _named(file, section).items() if not nothing(entry)]
         for name, entry in _named(content, section).items():
             if name != ONLY and nothing(entry) and name not in known:
                 yield f"{section}.{name}: null takes away a name, but there is no {section} of that name" + (

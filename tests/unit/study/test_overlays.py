@@ -173,3 +173,12 @@ def as_text(value):
     if isinstance(value, list):
         return [as_text(part) for part in value]
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+def test_settings_that_were_merged_before_are_read_again(tmp_path):
+    """The audit hands Snakemake one file of all that was laid over each other."""
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("experiments: {b: null}\ntheory: null\nmodels: {only: [deq, explicit]}\n")
+    merged = tmp_path / "params.yaml"
+    merged.write_text(yaml.safe_dump(read(PARAMS, preset)))
+    assert load(merged) == load(PARAMS, preset)
