@@ -24,9 +24,11 @@ _BLOCK = re.compile(r"\n\n(?=\[\w{3} \w{3} [ \d]\d \d\d:)")
 _PLAIN = r"[\w@%+=:,./-]"  # what a shell takes as it stands, as `shlex.quote` has it
 _WORDS = rf"(?: +(?:{_PLAIN}|'[^']*'|\"'\")+)*"
 _FRAME = re.compile(
-    rf"(?:printf '%s\\n'{_WORDS} \| )?PYTHONPATH=src python -m eqcollapse{_WORDS} > {_PLAIN}+ 2>&1", re.ASCII
+    rf"(?:printf '%s\\n'{_WORDS} \| )?PYTHONPATH=src python -m eqcollapse{_WORDS}"
+    rf"(?: > {_PLAIN}+ 2>&1| 2>&1 \| tee {_PLAIN}+)",
+    re.ASCII,
 )
-"""All that a rule's command may be: one call of eqcollapse, whose words go to a log."""
+"""All that a rule's command may be: one call of eqcollapse, whose words go to a log, or to the terminal and a log."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,10 @@ def recorded_command(command: str) -> tuple[str, ...]:
     if not _FRAME.fullmatch(command):
         return (command,)
     words = shlex.split(command)
-    piped = words[2 : words.index("|")] if "|" in words else []
-    return tuple(recorded(words[words.index("python") : words.index(">")], piped))
+    python = words.index("python")
+    piped = words[2 : words.index("|")] if "|" in words[:python] else []
+    end = words.index("2>&1") if "tee" in words[-2:] else words.index(">")
+    return tuple(recorded(words[python:end], piped))
 
 
 def check_plan(planned: list[Planned], lineage: Lineage, records: Mapping[str, Record]) -> Iterator[Finding]:

@@ -67,14 +67,18 @@ def test_a_planned_command_counts_what_is_piped_as_given():
         "{} --inputs *",
         "cat a | {}",
         "printf 'b\\n' a | {}",
+        "{} | sh",
+        "{} > x",
     ],
 )
-def test_a_command_that_does_more_is_that_of_no_record(words):
+@pytest.mark.parametrize("kept", ["> log 2>&1", "2>&1 | tee log"])
+def test_a_command_that_does_more_is_that_of_no_record(words, kept):
     spec = """'{"a":"b'"'"'c"}'"""
-    call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec}  --inputs a --outputs o > log 2>&1"
+    call = f"PYTHONPATH=src python -m eqcollapse page --digest 0 --spec {spec}  --inputs a --outputs o {kept}"
     plain = recorded_command(call)
     assert plain[:4] == ("python", "-m", "eqcollapse", "page")
     assert json.loads(plain[7]) == {"a": "b'c"}
+    assert plain[-2:] == ("--outputs", "o")
     altered = words.format(call)
     assert recorded_command(altered) == (altered,)
 
