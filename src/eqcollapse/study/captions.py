@@ -18,11 +18,12 @@ from eqcollapse.report.config import (
     TheoryTable,
 )
 from eqcollapse.runtime.section import Section
+from eqcollapse.study.params import LONG_TAIL, SPLIT
 from eqcollapse.theory.config import UfmSpec
 
 PAPERS = {"A": ("cifar10", "cifar100"), "B": ("mnist",)}
 """The data on which a paper has its tables and figures of networks."""
-TABLES = {("cifar10", 3): 2, ("cifar10", 5): 3, ("cifar10", 7): 4}
+TABLES: dict[tuple[str, int | None], int] = {("cifar10", 3): 2, ("cifar10", 5): 3, ("cifar10", 7): 4}
 TABLES |= {("cifar100", 30): 2, ("cifar100", 50): 3, ("cifar100", 70): 4}
 """The numbers of paper A's tables of imbalance, by data set and KA."""
 NOT_THERE = "Not in the papers."
@@ -61,12 +62,10 @@ def _accuracy(spec: AccuracyTable, sources: Mapping[str, str], _: Sequence[Secti
     if splits == ["balanced"]:
         over = what.replace(INTERVAL, f"{INTERVAL} (over seeds and test images)").format("on balanced data")
         return f"{_credit('A', 'table 1', sources.values())} {over}"
-    if all(split.startswith("ka") for split in splits):
+    if all(map(SPLIT.match, splits)):
         held = "under imbalance (a split kaA-rR has A majority classes and R times fewer samples in the others)"
         numbers = {
-            TABLES.get((sources[name], int(split[2:].partition("-")[0])))
-            for name, named in spec.splits.items()
-            for split in named
+            TABLES.get((sources[name], _majority(split))) for name, named in spec.splits.items() for split in named
         }
         known = numbers.pop() if len(numbers) == 1 else None
         credit = _credit("A", f"table {known}", sources.values()) if known else "As tables 2 to 4 of paper A:"
@@ -99,17 +98,14 @@ def _runs(spec: RunsFigure, sources: Mapping[str, str], _: Sequence[Section]) ->
             f"equilibria (dotted: 1). {NOT_THERE}"
         )
     splits = _splits(spec)
-    angle = (
-        ", and the mean cosine of the minority's classifiers" if any(split.startswith("ka") for split in splits) else ""
-    )
+    angle = ", and the mean cosine of the minority's classifiers" if any(map(SPLIT.match, splits)) else ""
     what = f"Test accuracy, NC1, NC2, NC3 of training features{angle} over epochs, {on}"
     bands = "Means over seeds; bands from the lowest to the highest seed."
-    if any(split.startswith(("longtail", "ldam")) for split in splits):
+    if any(map(LONG_TAIL.match, splits)):
         return f"{what}, for long tails. {bands} {NOT_THERE}"
     if "balanced" in splits:
         return f"{_credit('A', 'figure 3', sources.values())} {what}. {bands}"
-    majority = splits[0][2:].partition("-")[0]
-    return f"{_credit('A', 'appendix', sources.values())} {what}, for KA = {majority}. {bands}"
+    return f"{_credit('A', 'appendix', sources.values())} {what}, for KA = {_majority(splits[0])}. {bands}"
 
 
 def _features(spec: FeaturesFigure, sources: Mapping[str, str], _: Sequence[Section]) -> str:
@@ -161,6 +157,11 @@ def _credit(paper: str, part: str, sources: Iterable[str]) -> str:
     if set(sources) <= set(PAPERS[paper]):
         return f"Paper {paper}, {part}:"
     return f"As {part} of paper {paper}, on other data:"
+
+
+def _majority(split: str) -> int | None:
+    """Return KA of an imbalanced split; None of another."""
+    return int(match["majority"]) if (match := SPLIT.match(split)) else None
 
 
 def _splits(spec: AccuracyTable | RunsFigure) -> list[str]:
