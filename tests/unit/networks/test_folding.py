@@ -6,25 +6,13 @@ import torch
 from eqcollapse.networks.classifier import Classifier, build
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.folding import folded
-
-SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
+from equilibria import equilibrium
 
 
 def network_of(head: str, layer: str = "contractive") -> Classifier:
     """A network of three stages whose normalisations have statistics and weights of all sizes."""
-    equilibrium = {
-        "layer": layer,
-        "hidden": 32,
-        "bound": 0.9,
-        "gradient": "implicit",
-        "freeze": True,
-        "forward": SOLVER,
-        "backward": SOLVER,
-        "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
-        "jacobian_penalty": 0.0,
-    }
     settings = {"channels": None, "stem": "cifar", "width": 8, "stages": 3, "blocks": 2, "head": head, "bias": True}
-    chosen = EquilibriumSettings.model_validate(equilibrium) if head == "equilibrium" else None
+    chosen = EquilibriumSettings.model_validate(equilibrium(layer=layer, hidden=32)) if head == "equilibrium" else None
     network = build(Network.model_validate(settings), chosen, channels=3, num_classes=10, seed=0)
     draw = torch.Generator().manual_seed(1)
     for part in network.modules():

@@ -7,21 +7,9 @@ from torchvision.models import resnet18
 
 from eqcollapse.networks.classifier import build
 from eqcollapse.networks.config import EquilibriumSettings, Network
+from equilibria import equilibrium
 
-SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
-EQUILIBRIUM = EquilibriumSettings.model_validate(
-    {
-        "layer": "contractive",
-        "hidden": None,
-        "bound": 0.9,
-        "gradient": "implicit",
-        "freeze": True,
-        "forward": SOLVER,
-        "backward": SOLVER,
-        "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
-        "jacobian_penalty": 0.0,
-    }
-)
+EQUILIBRIUM = EquilibriumSettings.model_validate(equilibrium())
 
 
 def settings(head: str = "explicit", **network) -> tuple[Network, EquilibriumSettings | None]:

@@ -6,8 +6,7 @@ import pytest
 from eqcollapse.data.config import SplitSpec
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
-
-SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
+from equilibria import equilibrium
 
 
 @pytest.fixture
@@ -27,17 +26,7 @@ def spec() -> dict:
             "head": "equilibrium",
             "bias": True,
         },
-        "equilibrium": {
-            "layer": "contractive",
-            "hidden": None,
-            "bound": 0.9,
-            "gradient": "implicit",
-            "freeze": True,
-            "forward": SOLVER,
-            "backward": SOLVER,
-            "convergence": {"share": 0.99, "action": "warn", "method": "broyden"},
-            "jacobian_penalty": 0.0,
-        },
+        "equilibrium": equilibrium(),
         "train": {
             "epochs": 4,
             "batch_size": 16,

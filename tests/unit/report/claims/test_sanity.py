@@ -23,16 +23,12 @@ from eqcollapse.report.config import ClaimsSpec, CollapseSpec, Runs
 from eqcollapse.report.results import read
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
+from equilibria import equilibrium
 
 MODELS = {"explicit": "explicit", "deq": "equilibrium"}
 SEEDS = (0, 1, 2)
 SPLITS = {"balanced": (None, None), "ka3-r4": (3, 4.0)}
-SOLVER = {"method": "anderson", "tol": 1e-3, "criterion": "relative", "max_iter": 20, "memory": 5, "check_every": 1}
-EQUILIBRIUM = {
-    "layer": "contractive", "hidden": None, "bound": 0.9, "gradient": "implicit", "freeze": True,
-    "forward": SOLVER, "backward": SOLVER, "jacobian_penalty": 0.0,
-    "convergence": {"share": 0.5, "action": "warn", "method": "broyden"},
-}  # fmt: skip
+EQUILIBRIUM = equilibrium(convergence={"share": 0.5, "action": "warn", "method": "broyden"})
 STUDIES = {
     "at initialisation": {"lr": 1e-9, "epochs": [1, 2], "shuffled": False},
     "after one epoch": {"lr": 0.1, "epochs": [1], "shuffled": False},
