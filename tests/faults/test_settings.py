@@ -66,7 +66,6 @@ REFUSED = {
     "a date": line(LR, "lr: 2001-01-01"),
     "no date": line(LR, "lr: 2001-99-99"),
     "yes": line(LR, "lr: yes"),
-    "a string of digits": line(EPOCHS, "epochs: '25'"),
     "a set": line(MAJORITY, "majority: !!set {3, 5}"),
     "bytes": line(LR, "lr: !!binary abcd"),
     "a Python object": line(LR, "lr: !!python/object/apply:os.system [touch planted]"),
@@ -97,6 +96,7 @@ REFUSED = {
     "a billion snapshots": line(r"count: \d+", "count: 1000000000"),
 }
 HANDLED = {
+    "a string of digits": line(EPOCHS, f"epochs: '{CONTENT['train']['epochs']}'"),
     "an anchor": line(LR, f"lr: &rate {CONTENT['train']['lr']}").replace("start: 0.3", "start: *rate"),
     "a merged section": line("train:\n", "train:\n  <<: {lr: 0.05}\n"),
     "a byte order mark": f"\ufeff{TEXT}",
@@ -124,7 +124,7 @@ def judged(path: Path, text: str | bytes) -> Study | None:
 def check_sound(study: Study) -> None:
     """Check that a study which was accepted can be planned: plain paths, and specs that are JSON."""
     for job in study:
-        json.dumps(job.spec, allow_nan=False)
+        json.dumps(job.settings, allow_nan=False)
         for file in job.files:
             assert file.startswith(("results/", "resources/")), file
             assert re.fullmatch(r"[A-Za-z0-9@._/-]+", file), file
