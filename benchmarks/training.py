@@ -47,9 +47,14 @@ def spec(head: str, options: argparse.Namespace) -> TrainSpec:
     solver = SOLVER | {"check_every": options.check_every}
     settings = {
         "dataset": "random", "split": "balanced", "model": head, "seed": 0,
-        "network": {"width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True},
+        "network": {
+            "architecture": "resnet", "options": {}, "cut": None, "channels": None, "stem": "cifar",
+            "width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True,
+            "classifier": "linear", "classifier_norm": 1.0,
+        },
         "equilibrium": {
-            "layer": "contractive", "hidden": None, "bound": 0.9, "gradient": "implicit", "freeze": False,
+            "layer": "contractive", "options": {}, "hidden": None, "bound": 0.9, "gradient": "implicit",
+            "freeze": False,
             "forward": solver, "backward": solver, "jacobian_penalty": 0.0,
             "convergence": {"share": 0.0, "action": "warn", "method": "broyden"},
         },
@@ -57,7 +62,8 @@ def spec(head: str, options: argparse.Namespace) -> TrainSpec:
             "epochs": 10**6, "batch_size": options.batch, "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4,
             "loss": "ce", "precision": options.precision, "augment": {"crop": 4, "flip": True},
             "schedule": {"kind": "constant", "every": 1, "factor": 1.0, "warmup": 0},
-            "threads": 1, "deterministic": False,
+            "threads": 1, "deterministic": False, "evaluate": "snapshots", "loss_options": {}, "feature_decay": 0.0,
+            "optimizer": "sgd", "optimizer_options": {},
         },
         "snapshots": {"epochs": [10**6], "layers": "features", "features_per_class": 0},
     }  # fmt: skip

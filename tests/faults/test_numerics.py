@@ -13,7 +13,7 @@ from eqcollapse.report.metrics import measure
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
-from equilibria import SOLVER, equilibrium
+from equilibria import PLAIN, RESNET, SOLVER, equilibrium
 from hostile import size
 from projects import merged
 
@@ -27,13 +27,14 @@ SPEC = {
     "seed": 0,
     "network": {
         "channels": None, "stem": "cifar", "width": 4, "stages": 2, "blocks": 1, "head": "explicit", "bias": True,
+        **RESNET,
     },
     "equilibrium": equilibrium(forward=FEWER, backward=FEWER),
     "train": {
         "epochs": 2, "batch_size": 8, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0, "loss": "ce",
         "schedule": {"kind": "constant", "every": 1, "factor": 0.1, "warmup": 0},
         "augment": {"crop": 0, "flip": False}, "evaluate": "every", "precision": "float32", "threads": 1,
-        "deterministic": True,
+        "deterministic": True, **PLAIN,
     },
     "snapshots": {"epochs": [1, 2], "layers": "features", "features_per_class": 3},
 }  # fmt: skip

@@ -90,6 +90,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
     from eqcollapse.provenance.records import recorded, write_record
+    from eqcollapse.study import own_code
     from eqcollapse.study.fingerprint import code_digest, runner_digest
     from eqcollapse.study.stages import STAGES
 
@@ -101,6 +102,9 @@ def _make(options: argparse.Namespace, arguments: list[str], record: str) -> Non
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
+    for file, digest in own_code.digests(options.spec).items() if stage == "train" else ():
+        if options.spec.own.get(file) != digest:
+            raise EqcollapseError(f"{file} changed after {options.outputs[0]} was planned: run the same command again")
     run = module.run(options.spec, options.inputs, options.outputs, **_places(options)) or {}
     write_record(
         record,

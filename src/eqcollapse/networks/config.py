@@ -1,10 +1,22 @@
 """The sections `network` and `equilibrium` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from eqcollapse.runtime.section import Count, Flag, Integer, Maybe, NonNegative, Positive, Real, Section
+from eqcollapse.runtime.section import (
+    Count,
+    Flag,
+    Integer,
+    Maybe,
+    NonNegative,
+    Options,
+    Positive,
+    Real,
+    Section,
+    or_own,
+    resolved,
+)
 
 MethodName = Literal["anderson", "broyden", "picard"]
 """The solvers: those of equilibrium.solvers.SOLVERS, which needs torch."""
@@ -12,17 +24,45 @@ MethodName = Literal["anderson", "broyden", "picard"]
 Layer = Literal["residual", "contractive"]
 """The equilibrium layers: those of networks.deq.LAYERS, which needs torch."""
 
+Named = Annotated[str, Field(min_length=1, max_length=200)]
+"""The name of a network of torchvision or of a submodule, or a reference to code of the user's own."""
+
+
+class NoOptions(Section):
+    """What has no options, or keys of its own for them."""
+
+
+class MLPOptions(Section):
+    """`depth` hidden layers of `width` units with ReLU."""
+
+    width: Annotated[Integer, Field(ge=1, le=10**6)] = 512
+    depth: Annotated[Integer, Field(ge=1, le=1000)] = 3
+
+
+ARCHITECTURES: dict[str, type[Section]] = {"resnet": NoOptions, "mlp": MLPOptions}
+"""The options of our architectures; those of torchvision's and of a user's own are as their callables have them."""
+
 
 class Network(Section):
-    """Stem, residual stages, head; the width doubles and the image halves from stage to stage."""
+    """Which network: of `resnet`, the width doubles and the image halves from stage to stage."""
 
+    architecture: Literal["resnet", "mlp"] | Named
+    options: Options
+    cut: Maybe[Named]
     channels: Maybe[Count]
     stem: Literal["cifar", "imagenet"]
     width: Annotated[Integer, Field(ge=1, le=4096)]
     stages: Annotated[Integer, Field(ge=2, le=6)]
     blocks: Annotated[Integer, Field(ge=1, le=100)]
     head: Literal["explicit", "equilibrium"]
+    classifier: Literal["linear", "etf", "cosine"]
+    classifier_norm: Positive
     bias: Flag
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_ours(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        return resolved(options, ARCHITECTURES.get(info.data.get("architecture", "")))
 
 
 class Solver(Section):
@@ -45,9 +85,10 @@ class Convergence(Section):
 
 
 class EquilibriumSettings(Section):
-    """The equilibrium head."""
+    """The equilibrium head; `options` are those of a layer of the user's own."""
 
-    layer: Layer
+    layer: Annotated[Layer | Named, or_own(get_args(Layer))]
+    options: Options
     hidden: Maybe[Count]
     bound: Annotated[Real, Field(gt=0, lt=1)]
     gradient: Literal["implicit", "one-step", "unrolled"]
@@ -56,3 +97,9 @@ class EquilibriumSettings(Section):
     backward: Solver
     convergence: Convergence
     jacobian_penalty: NonNegative
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_own_layers(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        ours = info.data.get("layer") in get_args(Layer)
+        return resolved(options, NoOptions if ours else None)

@@ -142,7 +142,7 @@ def _hindrance(idle: bool) -> str:
 
 def _freeze(config: Mapping[str, Any], study: Study) -> str:
     """Write what the study was planned from; return the file's name, which is a digest of its content."""
-    content = json.dumps({"config": config, "code": study.code}, default=str, sort_keys=True)
+    content = json.dumps({"config": config, "code": study.code, "own": study.own}, default=str, sort_keys=True)
     path = folder_lock.FOLDER / f"plan-{hashlib.sha256(content.encode()).hexdigest()[:10]}.json"
     if not path.exists():
         write_text(path, content)
@@ -157,7 +157,7 @@ def _frozen(config: Mapping[str, Any]) -> Study:
         content = json.loads(Path(name).read_text())
     except (OSError, ValueError):
         raise EqcollapseError(f"{name}: the plan of the run that this job is of is gone: start the run again") from None
-    return Study(parse(content["config"]), content["code"])
+    return Study(parse(content["config"]), content["code"], content["own"])
 
 
 def _forget_plans() -> None:

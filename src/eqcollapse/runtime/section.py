@@ -5,8 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+
+from eqcollapse.runtime.references import is_reference
 
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 _INTEGER = re.compile(r"^[-+]?(0|[1-9]\d{0,17})$")
@@ -46,6 +48,15 @@ def nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in NOTHING)
 
 
+def _plain(value: Any) -> Any:
+    """Read numbers and flags in an option of any type, of lists and mappings, too; an option of null is not there."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items() if not nothing(each)}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool) else _flag(_number(_integer(value)))
+
+
 Some = TypeVar("Some")
 Maybe = Annotated[Some | None, BeforeValidator(lambda value: None if nothing(value) else value)]
 """A value or null: `Maybe[Count]`."""
@@ -60,6 +71,21 @@ Integer = Annotated[int, Field(strict=True), BeforeValidator(_integer)]
 Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Natural = Annotated[Integer, Field(ge=0, lt=2**32)]
 Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
+Options = Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=60)], Any], BeforeValidator(_plain)]
+"""What a callable takes by name; null is its default."""
+
+
+def or_own(known: tuple[str, ...]) -> BeforeValidator:
+    """Return the check that a value is one of the names `known`, or a reference to code of the user's own."""
+    expected = ", ".join(map(repr, known))
+
+    def check(value: Any) -> Any:
+        if not (isinstance(value, str) and (value in known or is_reference(value))):
+            message = "{expected}, or path/to/file.py:Name or package.module:Name of your own"
+            raise PydanticCustomError("known_or_own", message, {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
 
 
 class Section(BaseModel):
@@ -77,3 +103,21 @@ class Section(BaseModel):
                     about = {"key": str(key), "value": value, "known": known}
                     raise PydanticCustomError("unknown_key", "is not a key", about)
         return content
+
+
+def resolved(options: Mapping[str, Any], kind: type[Section] | None) -> dict[str, Any]:
+    """Return `options` as the type `kind` has them, its defaults filled in; those of a user's own (None) as they are.
+
+    Raises ValueError in one line, which names the option at fault.
+    """
+    if kind is None:
+        return dict(options)
+    try:
+        return kind.model_validate(options).model_dump()
+    except ValidationError as error:
+        fault = error.errors()[0]
+        if fault["type"] == "unknown_key":
+            known = fault["ctx"]["known"]
+            raise ValueError(f"{fault['ctx']['key']} is no option; known: {known or 'none'}") from None
+        message = fault["msg"].replace("Input should be", "must be")
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {message}") from None

@@ -84,10 +84,10 @@ def _imports(name: str, root: Path) -> tuple[str, ...]:
 def _named_imports(name: str, root: Path) -> Iterator[str]:
     for node in ast.walk(_tree(_file(name, root))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
+            yield from (alias.name for alias in node.names if is_ours(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, name, root)
-            if _is_ours(base):
+            if is_ours(base):
                 yield base
                 within = (f"{base}.{alias.name}" for alias in node.names)
                 yield from (module for module in within if _exists(module, root))
@@ -102,7 +102,8 @@ def _absolute(node: ast.ImportFrom, name: str, root: Path) -> str:
     return f"{package}.{node.module}" if node.module else package
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Whether the module `name` is of this package."""
     return name == PACKAGE or name.startswith(f"{PACKAGE}.")
 
 
@@ -129,7 +130,12 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _module_digest(path: Path) -> str:
-    return hashlib.sha256(repr(_normal(_tree(path))).encode()).hexdigest()
+    return syntax_digest(_tree(path))
+
+
+def syntax_digest(tree: ast.Module) -> str:
+    """Return the sha256 of source by its syntax: comments, formatting and docstrings do not count."""
+    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest()
 
 
 def _normal(node: Any) -> Any:

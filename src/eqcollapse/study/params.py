@@ -19,7 +19,7 @@ from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
-from eqcollapse.study import feasibility, overlays, yaml_file
+from eqcollapse.study import feasibility, overlays, trial, yaml_file
 from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, quoted, told
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
@@ -31,6 +31,13 @@ LONG_TAIL = re.compile(r"^(?P<kind>longtail|ldam)-(?P<factor>[1-9]\d{0,5}(\.\d{0
 """The name of a long tail: its imbalance factor, and whether its samples are those that LDAM's code draws."""
 LDAM_SEED = 0
 """The `rand_number` of LDAM's code: its samples are the same for every training seed."""
+CHOSEN = (
+    ("network", "architecture", "options"),
+    ("equilibrium", "layer", "options"),
+    ("train", "loss", "loss_options"),
+    ("train", "optimizer", "optimizer_options"),
+)
+"""What a section chooses by name, and the options of that."""
 MOST_CELLS = 20_000
 """Of all experiments together; Snakemake plans some hundred jobs a second."""
 
@@ -66,7 +73,11 @@ class Params(Section):
     def resolved(self, model: str) -> Model:
         """Return the settings of `model`: the study's, with what `models.<model>` changes."""
         base = {key: getattr(self, key).model_dump() for key in Model.model_fields}
-        return Model.model_validate(merged(base, self.models[model]))
+        change = self.models[model]
+        for section, name, options in CHOSEN:
+            if _at(change, section, name) not in (None, base[section][name]):
+                base[section][options] = {}  # which are of what the study has chosen
+        return Model.model_validate(merged(base, change))
 
     def theory_experiment(self, name: str) -> TheoryExperiment:
         """Return the settings of a theory experiment: its kind's section, with what `theory.<name>` changes."""
@@ -84,6 +95,11 @@ class Params(Section):
         ]
         names = [name for split in experiment.splits for name in (grid if split == "imbalanced" else [split])]
         return list(dict.fromkeys(names))
+
+
+def _at(change: Mapping[str, Any], section: str, name: str) -> Any:
+    inner = change.get(section)
+    return inner.get(name) if isinstance(inner, Mapping) else None
 
 
 _THEORY: TypeAdapter[TheoryExperiment] = TypeAdapter(TheoryExperiment)
@@ -124,7 +140,7 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
         faults += lines(error)
     except EqcollapseError as error:
         faults.append(str(error))
-    faults = faults or list(_faults(params))
+    faults = faults or list(_faults(params)) or list(_trial_faults(params))
     if faults:
         raise EqcollapseError(told(name, faults))
     return params
@@ -219,7 +235,8 @@ def _model_faults(params: Params, name: str) -> Iterator[str]:
                    f"train.epochs = {last}")  # fmt: skip
 
 
-def _batch_faults(params: Params) -> Iterator[str]:
+def _trained(params: Params) -> Iterator[tuple[str, str, Model]]:
+    """Yield each model and data set of which one trains on the other, with the model's settings where it has any."""
     pairs = {
         (model, dataset): None
         for experiment in params.experiments.values()
@@ -229,10 +246,22 @@ def _batch_faults(params: Params) -> Iterator[str]:
     }
     for model, dataset in pairs:
         try:
-            settings = params.resolved(model)
+            yield model, dataset, params.resolved(model)
         except ValidationError:  # which is said of the model itself
             continue
+
+
+def _batch_faults(params: Params) -> Iterator[str]:
+    for model, dataset, settings in _trained(params):
         yield from feasibility.batch_faults(model, settings, dataset, params.datasets[dataset])
+
+
+def _trial_faults(params: Params) -> Iterator[str]:
+    requests = {}
+    for model, dataset, settings in _trained(params):
+        if asked := feasibility.trial_request(settings, params.datasets[dataset]):
+            requests[f"{model} {dataset}"] = asked
+    yield from dict.fromkeys(trial.faults(requests))
 
 
 def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Iterator[str]:
@@ -250,7 +279,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Ite
 
 
 def _split_faults(params: Params, where: str, experiment: Experiment, name: str) -> Iterator[str]:
-    num_classes = _num_classes(params.datasets[name])
+    num_classes = feasibility.num_classes(params.datasets[name])
     for split in experiment.splits:
         match = SPLIT.match(split)
         if split.startswith("ldam-") and not _is_whole_cifar(params.datasets[name]):
@@ -276,7 +305,7 @@ def _majority_faults(params: Params) -> Iterator[str]:
             continue
         key = "splits" if dataset.majority is None else f"datasets.{name}"
         chosen = dataset.majority or params.splits.majority
-        last = _num_classes(dataset) - 1
+        last = feasibility.num_classes(dataset) - 1
         for majority in chosen:
             if majority > last:
                 yield f"{key}.majority: {majority} is not allowed: must be from 1 to {last} for {name}"
@@ -291,7 +320,7 @@ def _majority_faults(params: Params) -> Iterator[str]:
 def _class_faults(name: str, dataset: DatasetSettings, chosen: list[int | str]) -> Iterator[str]:
     """Hold labels, and names where they are known before the files are there, against the classes of a data set."""
     known = CANONICAL[dataset.source].classes if dataset.source in CANONICAL else None
-    last = _num_classes(dataset) - 1
+    last = feasibility.num_classes(dataset) - 1
     for one in chosen:
         if isinstance(one, int) and one > last:
             yield f"splits.majority_classes: {one} is not allowed: {name} has classes 0 to {last}"
@@ -302,8 +331,3 @@ def _class_faults(name: str, dataset: DatasetSettings, chosen: list[int | str]) 
 
 def _is_whole_cifar(dataset: DatasetSettings) -> bool:
     return dataset.source in ("cifar10", "cifar100") and dataset.per_class is None
-
-
-def _num_classes(dataset: DatasetSettings) -> int:
-    """Return K, which the grid needs before any file is there."""
-    return dataset.classes or len(CANONICAL[dataset.source].classes)

@@ -1,10 +1,10 @@
 """The sections `train` and `snapshots` of params.yaml, and the spec of a `train` job."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from eqcollapse.networks.config import EquilibriumSettings, Network
+from eqcollapse.networks.config import EquilibriumSettings, Named, Network, NoOptions
 from eqcollapse.runtime.section import (
     Count,
     Flag,
@@ -13,11 +13,70 @@ from eqcollapse.runtime.section import (
     Name,
     Natural,
     NonNegative,
+    Options,
     Positive,
     Real,
     Section,
     Share,
+    or_own,
+    resolved,
 )
+
+
+class _Reweighted(Section):
+    """Weights of classes by their numbers of samples (Cui et al. 2019), from the epoch after `deferred` on."""
+
+    class_balanced: Share = 0.0
+    deferred: Natural = 0
+
+
+class CrossEntropyOptions(_Reweighted):
+    """Of `ce`."""
+
+    label_smoothing: Share = 0.0
+
+
+class FocalOptions(_Reweighted):
+    """Of `focal` (Lin et al. 2017)."""
+
+    gamma: NonNegative = 2.0
+
+
+class LogitAdjustedOptions(Section):
+    """Of `logit-adjusted` (Menon et al. 2021)."""
+
+    tau: NonNegative = 1.0
+
+
+class LDAMOptions(_Reweighted):
+    """Of `ldam` (Cao et al. 2019)."""
+
+    max_margin: Positive = 0.5
+    scale: Positive = 30.0
+
+
+LOSS_OPTIONS: dict[str, type[Section]] = {
+    "ce": CrossEntropyOptions,
+    "mse": NoOptions,
+    "mse-mean": NoOptions,
+    "focal": FocalOptions,
+    "logit-adjusted": LogitAdjustedOptions,
+    "ldam": LDAMOptions,
+}
+"""The options of our losses; those of a user's own are as its callable has them."""
+
+LossName = Literal["ce", "mse", "mse-mean", "focal", "logit-adjusted", "ldam"]
+"""The losses: those of training.losses.LOSSES, which needs torch."""
+
+
+class AdamWOptions(Section):
+    """Of `adamw` (Loshchilov & Hutter 2019), whose beta_1 is `momentum`."""
+
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+
+
+OPTIMIZER_OPTIONS: dict[str, type[Section]] = {"sgd": NoOptions, "nesterov": NoOptions, "adamw": AdamWOptions}
 
 
 class Augment(Section):
@@ -37,20 +96,40 @@ class Schedule(Section):
 
 
 class Train(Section):
-    """Stochastic gradient descent."""
+    """Optimiser, loss and schedule."""
 
     epochs: Annotated[Integer, Field(ge=1, le=10**6)]
     batch_size: Count
+    optimizer: Literal["sgd", "nesterov", "adamw"]
+    optimizer_options: Options
     lr: Positive
     momentum: Share
     weight_decay: NonNegative
-    loss: Literal["ce", "mse", "mse-mean"]
+    feature_decay: NonNegative
+    loss: Annotated[LossName | Named, or_own(get_args(LossName))]
+    loss_options: Options
     schedule: Schedule
     augment: Augment
     evaluate: Literal["snapshots", "every"]
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[Integer, Field(ge=1, le=1024)]
     deterministic: Flag
+
+    @field_validator("optimizer_options")
+    @classmethod
+    def _options_of_the_optimizer(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        return resolved(options, OPTIMIZER_OPTIONS.get(info.data.get("optimizer", "")))
+
+    @field_validator("loss_options")
+    @classmethod
+    def _options_of_the_loss(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        return resolved(options, LOSS_OPTIONS.get(info.data.get("loss", "")))
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Train":
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise ValueError("momentum: 0 is not allowed with optimizer nesterov, whose step looks ahead along it")
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "Train":
@@ -60,7 +139,7 @@ class Train(Section):
 
 
 class _Kept(Section):
-    layers: Literal["features", "stages"]
+    layers: Literal["features", "stages"] | Annotated[list[Named], Field(min_length=1)]
     features_per_class: Natural
 
 
@@ -87,7 +166,10 @@ class Model(Section):
 
 
 class TrainSpec(Section):
-    """The spec of a `train` job; an explicit network has no `equilibrium`."""
+    """The spec of a `train` job; an explicit network has no `equilibrium`.
+
+    `own` has the digest of each source file of the user's own that the cell runs.
+    """
 
     dataset: Name
     split: str
@@ -97,6 +179,7 @@ class TrainSpec(Section):
     equilibrium: Maybe[EquilibriumSettings]
     train: Train
     snapshots: SnapshotEpochs
+    own: Annotated[dict[str, str], Field(default_factory=dict)]
 
     @model_validator(mode="after")
     def _head_has_its_settings(self) -> "TrainSpec":

@@ -15,6 +15,7 @@ from eqcollapse.data.splits import Split, read_split
 from eqcollapse.data.store import Dataset, read_dataset
 from eqcollapse.equilibrium import EquilibriumError
 from eqcollapse.networks.classifier import Classifier, build
+from eqcollapse.networks.config import Network
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 from eqcollapse.runtime.gpus import claim
@@ -86,12 +87,13 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
     mean, std = channel_statistics(images, indices)
     common: dict[str, Any] = {"mean": mean, "std": std, "seed": spec.seed}
     try:
-        network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed)
+        size = (images.shape[2], images.shape[3])
+        network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed, size)
     except (EquilibriumError, ValueError) as error:
         raise EqcollapseError(f"model {spec.model}: {error}: change network or equilibrium in params.yaml") from None
     return Cell(
         spec=spec,
-        network=_placed(network, device, spec.network.width),
+        network=_placed(network, device, spec.network),
         train=Batches(
             images[indices].to(device),
             torch.from_numpy(split.labels).to(device),
@@ -106,14 +108,15 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
     )
 
 
-def _placed(network: Classifier, device: torch.device, width: int) -> Classifier:
-    """Return `network` on `device`, with channels last where that is faster and safe.
+def _placed(network: Classifier, device: torch.device, settings: Network) -> Classifier:
+    """Return `network` on `device`, with channels last where that is faster and safe, which is known of our ResNet.
 
     With fewer than 8 channels the backward pass of such a convolution writes outside its memory on some processors
     (torch 2.15, oneDNN, AMD EPYC): glibc ends the process.
     """
     network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if width >= 8 else network
+    safe = settings.architecture == "resnet" and settings.width >= 8
+    return network.to(memory_format=torch.channels_last) if safe else network
 
 
 def _validation(train: Dataset, split: Split, device: torch.device, common: dict) -> Batches | None:

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, an epoch at a time."""
+"""Training, an epoch at a time."""
 
 import sys
 import warnings
@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from tqdm import tqdm
 
-from eqcollapse.data.batches import Batches
+from eqcollapse.data.batches import Batches, epoch_seed
 from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
 from eqcollapse.networks.classifier import Classifier
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
-from eqcollapse.training.losses import LOSSES
+from eqcollapse.training.losses import feature_penalty, loss_in
+from eqcollapse.training.optimizers import optimizer
 from eqcollapse.training.schedule import learning_rate
 
 LOST_LOSS = 1e4
@@ -38,14 +39,8 @@ class Cell:
     history: list[dict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = self.spec.train
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=self.device.type == "cuda",  # one kernel for all weights; on a CPU it gains nothing
-        )
+        self.optimizer = optimizer(self.network.parameters(), self.spec.train, fused=self.device.type == "cuda")
+        self.class_counts = torch.bincount(self.train.labels, minlength=self.network.linear.out_features)
         self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
 
     @property
@@ -90,13 +85,10 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
         group["lr"] = rate
     try:
         loss = descend(cell, bar)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+    except (ValueError, RuntimeError) as error:
+        if (line := _line_for_people(cell, str(error))) is None:
             raise
-        raise EqcollapseError(
-            f"cell {cell.name}: a batch of one image leaves one value a channel, which cannot be normalised: "
-            f"set train.batch_size (it is {cell.spec.train.batch_size}) above 1, or network.stages lower"
-        ) from None
+        raise EqcollapseError(f"cell {cell.name}: {line}") from None
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
     for part, batches in (("test", cell.test), ("validation", cell.validation)):
@@ -105,6 +97,18 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     cell.history.append(row)
     _tell(cell, row)
     _check_converged(cell, row)
+
+
+def _line_for_people(cell: Cell, error: str) -> str | None:
+    """Return what is said of an error that settings lead to and mend; None of any other."""
+    if "more than 1 value per channel" in error:
+        return (
+            "a batch of one image leaves one value a channel, which cannot be normalised: "
+            f"set train.batch_size (it is {cell.spec.train.batch_size}) above 1, or network.stages lower"
+        )
+    if "does not have a deterministic implementation" in error:
+        return f"{error.partition('.')[0]}: set train.deterministic to false, or choose another network"
+    return None
 
 
 def _is_evaluated(cell: Cell) -> bool:
@@ -120,10 +124,11 @@ def descend(cell: Cell, bar: tqdm) -> float:
     No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
     """
     settings = cell.spec.train
-    loss_of = LOSSES[settings.loss]
+    loss_of = loss_in(cell.epoch, settings.loss, settings.loss_options, cell.class_counts)
     low = settings.precision == "bfloat16"
     penalty = cell.spec.equilibrium.jacobian_penalty if cell.spec.equilibrium else 0.0
     head = cell.network.head
+    torch.manual_seed(epoch_seed(cell.spec.seed, cell.epoch))  # for dropout: the same after a resumed run
     cell.network.train()
     for equilibrium in cell.equilibria:
         equilibrium.statistics.reset()
@@ -132,9 +137,12 @@ def descend(cell: Cell, bar: tqdm) -> float:
     for step, (images, labels) in enumerate(cell.train.epoch(cell.epoch)):
         cell.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(cell.device.type, dtype=torch.bfloat16, enabled=low):
-            logits = cell.network(images)
+            features = cell.network.features(images)
+            logits = cell.network.linear(features)
         loss = loss_of(logits.float(), labels)
         batch_loss = loss.detach()
+        if settings.feature_decay:
+            loss = loss + feature_penalty(features.float(), settings.feature_decay)
         if penalty and isinstance(head, EquilibriumHead):
             loss = loss + penalty * head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
         loss.backward()

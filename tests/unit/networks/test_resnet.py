@@ -7,7 +7,7 @@ from torchvision.models import resnet18
 
 from eqcollapse.networks.classifier import build
 from eqcollapse.networks.config import EquilibriumSettings, Network
-from equilibria import equilibrium
+from equilibria import RESNET, equilibrium
 
 EQUILIBRIUM = EquilibriumSettings.model_validate(equilibrium())
 
@@ -21,6 +21,7 @@ def settings(head: str = "explicit", **network) -> tuple[Network, EquilibriumSet
         "blocks": 2,
         "head": head,
         "bias": True,
+        **RESNET,
         **network,
     }
     return Network.model_validate(chosen), EQUILIBRIUM if head == "equilibrium" else None

@@ -6,7 +6,7 @@ import pytest
 from eqcollapse.data.config import SplitSpec
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
-from equilibria import equilibrium
+from equilibria import PLAIN, RESNET, equilibrium
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def spec() -> dict:
             "blocks": 1,
             "head": "equilibrium",
             "bias": True,
+            **RESNET,
         },
         "equilibrium": equilibrium(),
         "train": {
@@ -34,6 +35,7 @@ def spec() -> dict:
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "loss": "ce",
+            **PLAIN,
             "schedule": {"kind": "cosine", "every": 1, "factor": 0.1, "warmup": 1},
             "augment": {"crop": 1, "flip": True},
             "evaluate": "every",
