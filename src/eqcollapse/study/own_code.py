@@ -117,5 +117,6 @@ def _check_name(found: Reference, text: str) -> None:
 
 
 def _label(path: Path, found: Reference) -> str:
-    here = Path.cwd()
-    return (path.relative_to(here) if path.is_relative_to(here) else path.relative_to(found.root)).as_posix()
+    """Return the path of a file in the project, or in what it is imported from."""
+    above = next(place for place in (Path.cwd(), found.root, fingerprint.ROOT.parents[1]) if path.is_relative_to(place))
+    return path.relative_to(above).as_posix()

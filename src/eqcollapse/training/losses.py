@@ -17,7 +17,7 @@ def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, class_counts: Tensor, *, label_smoothing: float, class_balanced: float
 ) -> Tensor:
     """Return cross-entropy, of labels smoothed as in Szegedy et al. 2016, the samples weighted by `class_weights`."""
-    weight = class_weights(class_counts, class_balanced)
+    weight = class_weights(class_counts, class_balanced, logits.dtype)
     return cross_entropy(logits, labels, weight, label_smoothing=label_smoothing)
 
 
@@ -36,7 +36,7 @@ def focal(logits: Tensor, labels: Tensor, class_counts: Tensor, *, gamma: float,
     """Return the mean of -(1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 4), weighted as cross-entropy is."""
     log_p = logits.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
     each = -(1 - log_p.exp()).pow(gamma) * log_p
-    weight = class_weights(class_counts, class_balanced)
+    weight = class_weights(class_counts, class_balanced, logits.dtype)
     return each.mean() if weight is None else (weight[labels] * each).sum() / weight[labels].sum()
 
 
@@ -62,7 +62,7 @@ def ldam(
     margins = class_counts.to(logits.dtype).pow(-0.25)
     margins = margins * (max_margin / margins.max())
     held = logits - one_hot(labels, logits.shape[1]).to(logits.dtype) * margins
-    return cross_entropy(scale * held, labels, class_weights(class_counts, class_balanced))
+    return cross_entropy(scale * held, labels, class_weights(class_counts, class_balanced, logits.dtype))
 
 
 LOSSES: dict[str, Loss] = {
@@ -75,7 +75,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def class_weights(class_counts: Tensor, beta: float) -> Tensor | None:
+def class_weights(class_counts: Tensor, beta: float, dtype: torch.dtype) -> Tensor | None:
     """Return the weights (K, sum K) of the classes, in proportion to (1 - beta) / (1 - beta^n) (Cui et al. 2019).
 
     None for beta = 0, where all are 1.
@@ -85,7 +85,7 @@ def class_weights(class_counts: Tensor, beta: float) -> Tensor | None:
     # beta is near 1, where 1 - beta^n loses digits.
     log_beta = torch.tensor(beta, dtype=torch.float64).log()
     weights = 1 / -torch.expm1(class_counts.double().cpu() * log_beta)
-    return (weights * (len(weights) / weights.sum())).to(class_counts.device, torch.float32)
+    return (weights * (len(weights) / weights.sum())).to(class_counts.device, dtype)
 
 
 def loss_in(epoch: int, name: str, options: dict[str, Any], class_counts: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
