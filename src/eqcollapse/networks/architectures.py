@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eqcollapse.networks.config import Network
 from eqcollapse.networks.mlp import MLP
 from eqcollapse.runtime.nearest import nearest
-from eqcollapse.runtime.references import is_reference, load
+from eqcollapse.runtime.references import imported_callable, is_reference
 
 TORCHVISION_CHANNELS = 3
 """What the networks of torchvision take; a grey image is repeated."""
@@ -48,15 +48,15 @@ def made(reference: str, key: str, options: dict[str, Any], **arguments: Any) ->
 
     Raises ValueError, with the `key` of params.yaml, where it does not take them or what it makes is no module.
     """
-    callable_ = load(reference)
-    check_signature(callable_, f"{key}: {reference}", tuple(arguments), options)
+    callable_ = imported_callable(reference)
+    check_call(callable_, f"{key}: {reference}", tuple(arguments), options)
     module = callable_(*arguments.values(), **options)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{key}: {reference} must return an nn.Module, and returned {type(module).__name__}")
     return module
 
 
-def check_signature(called: Callable[..., Any], what: str, names: tuple[str, ...], options: dict[str, Any]) -> None:
+def check_call(called: Callable[..., Any], what: str, names: tuple[str, ...], options: dict[str, Any]) -> None:
     """Raise ValueError where `called` cannot be called with as many positional arguments as `names`, and `options`."""
     try:
         signature = inspect.signature(called)

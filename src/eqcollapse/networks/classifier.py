@@ -102,7 +102,7 @@ def _other(
     return trunk, head, nn.Linear(head.dim, num_classes, bias=network.bias)
 
 
-def stages(network: Classifier, layers: str | list[str]) -> list[str]:
+def stage_names(network: Classifier, layers: str | list[str]) -> list[str]:
     """Return the submodules of `network` that `snapshots.layers` asks for beside the features, by their whole names.
 
     Of `stages`, all of the encoder's. A list has names within the encoder: of our ResNet `stages.0`, and of another

@@ -8,9 +8,9 @@ from eqcollapse.runtime.section import (
     Count,
     Flag,
     Integer,
+    Keywords,
     Maybe,
     NonNegative,
-    Options,
     Positive,
     Real,
     Section,
@@ -47,7 +47,7 @@ class Network(Section):
     """Which network: of `resnet`, the width doubles and the image halves from stage to stage."""
 
     architecture: Literal["resnet", "mlp"] | Named
-    options: Options
+    options: Keywords
     cut: Maybe[Named]
     channels: Maybe[Count]
     stem: Literal["cifar", "imagenet"]
@@ -88,7 +88,7 @@ class EquilibriumSettings(Section):
     """The equilibrium head; `options` are those of a layer of the user's own."""
 
     layer: Annotated[Layer | Named, or_own(get_args(Layer))]
-    options: Options
+    options: Keywords
     hidden: Maybe[Count]
     bound: Annotated[Real, Field(gt=0, lt=1)]
     gradient: Literal["implicit", "one-step", "unrolled"]

@@ -68,7 +68,7 @@ def _found(module: str, text: str) -> tuple[Path, Path]:
     return root.resolve(), file.resolve()
 
 
-def load(text: str) -> Callable[..., Any]:
+def imported_callable(text: str) -> Callable[..., Any]:
     """Import what `text` names and return it.
 
     Raises EqcollapseError in one line where there is no such callable. What the code itself raises passes through.

@@ -71,7 +71,9 @@ Integer = Annotated[int, Field(strict=True), BeforeValidator(_integer)]
 Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Natural = Annotated[Integer, Field(ge=0, lt=2**32)]
 Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
-Options = Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=60)], Any], BeforeValidator(_plain)]
+Keywords = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=60)], Any], BeforeValidator(_plain)
+]
 """What a callable takes by name; null is its default."""
 
 

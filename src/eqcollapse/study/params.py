@@ -261,7 +261,7 @@ def _trial_faults(params: Params) -> Iterator[str]:
     for model, dataset, settings in _trained(params):
         if asked := feasibility.trial_request(settings, params.datasets[dataset]):
             requests[f"{model} {dataset}"] = asked
-    yield from dict.fromkeys(trial.faults(requests))
+    yield from dict.fromkeys(trial.untrainable(requests))
 
 
 def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Iterator[str]:

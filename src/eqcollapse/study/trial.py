@@ -46,7 +46,7 @@ def request(model: Model, shape: tuple[int, int, int], num_classes: int) -> dict
     }
 
 
-def faults(requests: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+def untrainable(requests: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """Yield what keeps each of `requests`, by the name of its model, from being trained: `key (model name): why`."""
     waiting = {name: asked for name, asked in requests.items() if not _note(asked).exists()}
     if not waiting:

@@ -9,11 +9,11 @@ from eqcollapse.runtime.section import (
     Count,
     Flag,
     Integer,
+    Keywords,
     Maybe,
     Name,
     Natural,
     NonNegative,
-    Options,
     Positive,
     Real,
     Section,
@@ -101,13 +101,13 @@ class Train(Section):
     epochs: Annotated[Integer, Field(ge=1, le=10**6)]
     batch_size: Count
     optimizer: Literal["sgd", "nesterov", "adamw"]
-    optimizer_options: Options
+    optimizer_options: Keywords
     lr: Positive
     momentum: Share
     weight_decay: NonNegative
     feature_decay: NonNegative
     loss: Annotated[LossName | Named, or_own(get_args(LossName))]
-    loss_options: Options
+    loss_options: Keywords
     schedule: Schedule
     augment: Augment
     evaluate: Literal["snapshots", "every"]

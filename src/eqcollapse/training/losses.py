@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
-from eqcollapse.runtime.references import is_reference, load
+from eqcollapse.runtime.references import imported_callable, is_reference
 
 Loss = Callable[..., Tensor]
 """`(logits, labels, class_counts, **options)` -> the loss, one number."""
@@ -95,7 +95,7 @@ def loss_in(epoch: int, name: str, options: dict[str, Any], class_counts: Tensor
     """
     chosen = dict(options)
     if is_reference(name):
-        loss = load(name)
+        loss = imported_callable(name)
     else:
         loss = LOSSES[name]
         if epoch <= chosen.pop("deferred", 0):

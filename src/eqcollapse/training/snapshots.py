@@ -11,7 +11,7 @@ from torch import Tensor
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import Contraction
-from eqcollapse.networks.classifier import stages
+from eqcollapse.networks.classifier import stage_names
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.folding import folded
 from eqcollapse.training.evaluation import accuracies, batch_size, correct_by_class, features_of, is_right
@@ -56,7 +56,7 @@ def measure(cell: Cell) -> dict[str, Tensor]:
 @torch.no_grad()
 def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
     """Return the training features (N×d, float32) of each layer by name, and the labels (N), in evaluation mode."""
-    names = {f"stage-{n + 1}": name for n, name in enumerate(stages(cell.network, cell.spec.snapshots.layers))}
+    names = {f"stage-{n + 1}": name for n, name in enumerate(stage_names(cell.network, cell.spec.snapshots.layers))}
     parts: dict[str, list[Tensor]] = {layer: [] for layer in (*names, LAYER)}
     of_class = []
     network = folded(cell.network)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import EquilibriumError
-from eqcollapse.networks.architectures import check_signature
-from eqcollapse.networks.classifier import Classifier, build, stages
+from eqcollapse.networks.architectures import check_call
+from eqcollapse.networks.classifier import Classifier, build, stage_names
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.runtime.references import is_reference, load
+from eqcollapse.runtime.references import imported_callable, is_reference
 from eqcollapse.training.losses import loss_in
 
 SAMPLES = 4
@@ -66,7 +66,7 @@ def _check_layer(network: Classifier, images: Tensor) -> None:
 
 
 def _check_stages(network: Classifier, images: Tensor, layers: str | list[str]) -> None:
-    with Probes(network.eval(), names := stages(network, layers)) as probes, torch.no_grad():
+    with Probes(network.eval(), names := stage_names(network, layers)) as probes, torch.no_grad():
         network.features(images)
     for name in names:
         if name not in probes.features:
@@ -76,7 +76,7 @@ def _check_stages(network: Classifier, images: Tensor, layers: str | list[str]) 
 def _check_loss(asked: dict[str, Any], logits: Tensor) -> None:
     name, options = asked["loss"], asked["loss_options"]
     if is_reference(name):
-        check_signature(load(name), f"train.loss: {name}", ("logits", "labels", "class_counts"), options)
+        check_call(imported_callable(name), f"train.loss: {name}", ("logits", "labels", "class_counts"), options)
     classes = asked["num_classes"]
     labels = torch.arange(len(logits)) % classes
     loss = loss_in(1, name, options, torch.arange(classes, 0, -1))(logits.float(), labels)
@@ -98,7 +98,7 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
-def main() -> None:
+def try_all() -> None:
     """Answer standard input; what the code that is tried prints goes to standard error."""
     requests = json.load(sys.stdin)
     with redirect_stdout(sys.stderr):
@@ -107,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try_all()

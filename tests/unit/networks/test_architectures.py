@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from eqcollapse.collapse.frames import simplex_etf
-from eqcollapse.networks.classifier import Classifier, build, stages
+from eqcollapse.networks.classifier import Classifier, build, stage_names
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.folding import folded
 from equilibria import RESNET, equilibrium
@@ -151,14 +151,14 @@ def test_options_reach_torchvision():
 )  # fmt: skip
 def test_stages_are_the_blocks(settings, found):
     ours = built(**settings)
-    assert stages(ours, "stages") == found
-    assert stages(ours, "features") == []
+    assert stage_names(ours, "stages") == found
+    assert stage_names(ours, "features") == []
 
 
 def test_layers_may_be_named(own):
     ours = built(architecture=f"{own}:Net")
-    assert stages(ours, ["first.0"]) == ["encoder.network.first.0"]
-    assert stages(ours, "stages") == ["encoder.network.first", "encoder.network.second"]
+    assert stage_names(ours, ["first.0"]) == ["encoder.network.first.0"]
+    assert stage_names(ours, "stages") == ["encoder.network.first", "encoder.network.second"]
 
 
 @torch.no_grad()

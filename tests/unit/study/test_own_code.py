@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.runtime.references import load, located
+from eqcollapse.runtime.references import imported_callable, located
 from eqcollapse.study import trial
 from eqcollapse.study.grid import Study
 from eqcollapse.study.own_code import own_files
@@ -145,7 +145,7 @@ def test_modules_of_a_package_are_found_beside_and_above_it(folder):
     assert set(own_files("pack.inner.net:Net")) == {
         f"pack/{name}" for name in ("__init__.py", "inner/__init__.py", "inner/net.py", "inner/core.py", "other.py")
     }
-    assert load("pack.inner.net:Net") is dict
+    assert imported_callable("pack.inner.net:Net") is dict
 
 
 def test_what_it_imports_of_ours_beyond_training_counts_too(folder):
@@ -321,4 +321,4 @@ def test_a_module_of_the_same_name_is_said(folder):
     (folder / "mine/random.py").write_text("Net = dict\n")
     assert located("mine/random.py:Net").module == "random"
     with pytest.raises(EqcollapseError, match=r"another module is named random .*: rename the file"):
-        load("mine/random.py:Net")
+        imported_callable("mine/random.py:Net")
