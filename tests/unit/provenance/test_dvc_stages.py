@@ -131,7 +131,7 @@ def test_all_leaves_are_moved_but_those_that_can_be_nothing_else(small):
     leaves = {".".join(path) for path in moving._leaves(small)}
     moves = moving.moved(small, dvc_stages.stages(DVC))
     left = {leaf for leaf in leaves - set(moves) if not leaf.startswith(("theory.", "ufm."))}
-    assert left <= {"snapshots.epochs"}
+    assert left <= {"snapshots.epochs", "network.architecture", "network.cut"}  # the last two tie each other
     assert {leaf.rpartition(".")[2] for leaf in leaves - set(moves) - left} <= {"kind", "lambda_bias", "bias", "loss"}
 
 
