@@ -46,7 +46,7 @@ PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 def spec(head: str, options: argparse.Namespace) -> TrainSpec:
     solver = SOLVER | {"check_every": options.check_every}
     settings = {
-        "dataset": "random", "split": "balanced", "model": head, "seed": 0,
+        "dataset": "random", "split": "balanced", "model": head, "seed": 0, "own": {},
         "network": {
             "architecture": "resnet", "options": {}, "cut": None, "channels": None, "stem": "cifar",
             "width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True,
@@ -62,7 +62,8 @@ def spec(head: str, options: argparse.Namespace) -> TrainSpec:
             "epochs": 10**6, "batch_size": options.batch, "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4,
             "loss": "ce", "precision": options.precision, "augment": {"crop": 4, "flip": True},
             "schedule": {"kind": "constant", "every": 1, "factor": 1.0, "warmup": 0},
-            "threads": 1, "deterministic": False, "evaluate": "snapshots", "loss_options": {}, "feature_decay": 0.0,
+            "threads": 1, "deterministic": False, "evaluate": "snapshots",
+            "loss_options": {"label_smoothing": 0.0, "class_balanced": 0.0, "deferred": 0}, "feature_decay": 0.0,
             "optimizer": "sgd", "optimizer_options": {},
         },
         "snapshots": {"epochs": [10**6], "layers": "features", "features_per_class": 0},

@@ -18,8 +18,9 @@ EQUILIBRIUM = {
 }
 RESNET = {"architecture": "resnet", "options": {}, "cut": None, "classifier": "linear", "classifier_norm": 1.0}
 """The keys of the section `network` that choose our ResNet as it is."""
-PLAIN = {"optimizer": "sgd", "optimizer_options": {}, "feature_decay": 0.0, "loss_options": {}}
-"""The keys of the section `train` that change nothing in plain SGD."""
+CE = {"label_smoothing": 0.0, "class_balanced": 0.0, "deferred": 0}
+PLAIN = {"optimizer": "sgd", "optimizer_options": {}, "feature_decay": 0.0, "loss_options": CE}
+"""The keys of the section `train` that change nothing in plain SGD with cross-entropy."""
 
 
 def equilibrium(**changes: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ SPEC = {
     "split": "ka1-r2",
     "model": "m",
     "seed": 0,
+    "own": {},
     "network": {
         "channels": None, "stem": "cifar", "width": 4, "stages": 2, "blocks": 1, "head": "explicit", "bias": True,
         **RESNET,

@@ -1,8 +1,8 @@
 """The sections `network` and `equilibrium` of params.yaml."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from eqcollapse.runtime.section import (
     Count,
@@ -15,7 +15,6 @@ from eqcollapse.runtime.section import (
     Real,
     Section,
     or_own,
-    resolved,
 )
 
 MethodName = Literal["anderson", "broyden", "picard"]
@@ -39,10 +38,6 @@ class MLPOptions(Section):
     depth: Annotated[Integer, Field(ge=1, le=1000)] = 3
 
 
-ARCHITECTURES: dict[str, type[Section]] = {"resnet": NoOptions, "mlp": MLPOptions}
-"""The options of our architectures; those of torchvision's and of a user's own are as their callables have them."""
-
-
 class Network(Section):
     """Which network: of `resnet`, the width doubles and the image halves from stage to stage."""
 
@@ -58,11 +53,6 @@ class Network(Section):
     classifier: Literal["linear", "etf", "cosine"]
     classifier_norm: Positive
     bias: Flag
-
-    @field_validator("options")
-    @classmethod
-    def _options_of_ours(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
-        return resolved(options, ARCHITECTURES.get(info.data.get("architecture", "")))
 
 
 class Solver(Section):
@@ -97,9 +87,3 @@ class EquilibriumSettings(Section):
     backward: Solver
     convergence: Convergence
     jacobian_penalty: NonNegative
-
-    @field_validator("options")
-    @classmethod
-    def _options_of_own_layers(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
-        ours = info.data.get("layer") in get_args(Layer)
-        return resolved(options, NoOptions if ours else None)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from eqcollapse.runtime.references import is_reference
@@ -105,21 +105,3 @@ class Section(BaseModel):
                     about = {"key": str(key), "value": value, "known": known}
                     raise PydanticCustomError("unknown_key", "is not a key", about)
         return content
-
-
-def resolved(options: Mapping[str, Any], kind: type[Section] | None) -> dict[str, Any]:
-    """Return `options` as the type `kind` has them, its defaults filled in; those of a user's own (None) as they are.
-
-    Raises ValueError in one line, which names the option at fault.
-    """
-    if kind is None:
-        return dict(options)
-    try:
-        return kind.model_validate(options).model_dump()
-    except ValidationError as error:
-        fault = error.errors()[0]
-        if fault["type"] == "unknown_key":
-            known = fault["ctx"]["known"]
-            raise ValueError(f"{fault['ctx']['key']} is no option; known: {known or 'none'}") from None
-        message = fault["msg"].replace("Input should be", "must be")
-        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {message}") from None

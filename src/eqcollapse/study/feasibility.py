@@ -9,12 +9,13 @@ from typing import Any
 
 from eqcollapse.data.config import DatasetSettings
 from eqcollapse.data.registry import CANONICAL
-from eqcollapse.networks.config import ARCHITECTURES, EquilibriumSettings, Network, Solver
+from eqcollapse.networks.config import EquilibriumSettings, Network, Solver
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.references import is_reference
 from eqcollapse.study import own_code
 from eqcollapse.study.messages import quoted
+from eqcollapse.study.options import ARCHITECTURES
 from eqcollapse.study.trial import request, torchvision_classifiers
 from eqcollapse.training.config import Model
 

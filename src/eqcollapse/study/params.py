@@ -19,7 +19,7 @@ from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
-from eqcollapse.study import feasibility, overlays, trial, yaml_file
+from eqcollapse.study import feasibility, options, overlays, trial, yaml_file
 from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, quoted, told
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
@@ -31,13 +31,6 @@ LONG_TAIL = re.compile(r"^(?P<kind>longtail|ldam)-(?P<factor>[1-9]\d{0,5}(\.\d{0
 """The name of a long tail: its imbalance factor, and whether its samples are those that LDAM's code draws."""
 LDAM_SEED = 0
 """The `rand_number` of LDAM's code: its samples are the same for every training seed."""
-CHOSEN = (
-    ("network", "architecture", "options"),
-    ("equilibrium", "layer", "options"),
-    ("train", "loss", "loss_options"),
-    ("train", "optimizer", "optimizer_options"),
-)
-"""What a section chooses by name, and the options of that."""
 MOST_CELLS = 20_000
 """Of all experiments together; Snakemake plans some hundred jobs a second."""
 
@@ -70,14 +63,22 @@ class Params(Section):
     theory: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
     report: Report
 
-    def resolved(self, model: str) -> Model:
-        """Return the settings of `model`: the study's, with what `models.<model>` changes."""
+    def resolved(self, name: str) -> Model:
+        """Return the settings of the model `name`: the study's, with what `models.<name>` changes.
+
+        Raises ValidationError where a key, and EqcollapseError where an option is at fault.
+        """
         base = {key: getattr(self, key).model_dump() for key in Model.model_fields}
-        change = self.models[model]
-        for section, name, options in CHOSEN:
-            if _at(change, section, name) not in (None, base[section][name]):
-                base[section][options] = {}  # which are of what the study has chosen
-        return Model.model_validate(merged(base, change))
+        change = self.models[name]
+        content = merged(options.without_those_of_others(base, change), change)
+        model = Model.model_validate(content)
+        for section, choice, key, known in options.CHOSEN:
+            chosen = getattr(model, section)
+            try:
+                content[section][key] = options.filled(getattr(chosen, choice), getattr(chosen, key), known)
+            except EqcollapseError as error:
+                raise EqcollapseError(f"{section}.{key}: {error}") from None
+        return Model.model_validate(content)
 
     def theory_experiment(self, name: str) -> TheoryExperiment:
         """Return the settings of a theory experiment: its kind's section, with what `theory.<name>` changes."""
@@ -95,11 +96,6 @@ class Params(Section):
         ]
         names = [name for split in experiment.splits for name in (grid if split == "imbalanced" else [split])]
         return list(dict.fromkeys(names))
-
-
-def _at(change: Mapping[str, Any], section: str, name: str) -> Any:
-    inner = change.get(section)
-    return inner.get(name) if isinstance(inner, Mapping) else None
 
 
 _THEORY: TypeAdapter[TheoryExperiment] = TypeAdapter(TheoryExperiment)
@@ -226,6 +222,9 @@ def _model_faults(params: Params, name: str) -> Iterator[str]:
     except ValidationError as error:
         yield from lines(error, f"models.{name}.")
         return
+    except EqcollapseError as error:
+        yield f"models.{name}.{error}"
+        return
     yield from feasibility.model_faults(name, model)
     epochs = model.snapshots.epochs
     last = model.train.epochs
@@ -247,7 +246,7 @@ def _trained(params: Params) -> Iterator[tuple[str, str, Model]]:
     for model, dataset in pairs:
         try:
             yield model, dataset, params.resolved(model)
-        except ValidationError:  # which is said of the model itself
+        except (ValidationError, EqcollapseError):  # which is said of the model itself
             continue
 
 

@@ -18,11 +18,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from eqcollapse.networks.config import ARCHITECTURES
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
 from eqcollapse.study import own_code
 from eqcollapse.study.fingerprint import ROOT, code_digest
+from eqcollapse.study.options import ARCHITECTURES
 from eqcollapse.training.config import Model
 
 TRIAL = "eqcollapse.training.trial"

@@ -1,10 +1,10 @@
 """The sections `train` and `snapshots` of params.yaml, and the spec of a `train` job."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from eqcollapse.networks.config import EquilibriumSettings, Named, Network, NoOptions
+from eqcollapse.networks.config import EquilibriumSettings, Named, Network
 from eqcollapse.runtime.section import (
     Count,
     Flag,
@@ -19,7 +19,6 @@ from eqcollapse.runtime.section import (
     Section,
     Share,
     or_own,
-    resolved,
 )
 
 
@@ -55,16 +54,6 @@ class LDAMOptions(_Reweighted):
     scale: Positive = 30.0
 
 
-LOSS_OPTIONS: dict[str, type[Section]] = {
-    "ce": CrossEntropyOptions,
-    "mse": NoOptions,
-    "mse-mean": NoOptions,
-    "focal": FocalOptions,
-    "logit-adjusted": LogitAdjustedOptions,
-    "ldam": LDAMOptions,
-}
-"""The options of our losses; those of a user's own are as its callable has them."""
-
 LossName = Literal["ce", "mse", "mse-mean", "focal", "logit-adjusted", "ldam"]
 """The losses: those of training.losses.LOSSES, which needs torch."""
 
@@ -74,9 +63,6 @@ class AdamWOptions(Section):
 
     beta2: Share = 0.999
     eps: Positive = 1e-8
-
-
-OPTIMIZER_OPTIONS: dict[str, type[Section]] = {"sgd": NoOptions, "nesterov": NoOptions, "adamw": AdamWOptions}
 
 
 class Augment(Section):
@@ -114,16 +100,6 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[Integer, Field(ge=1, le=1024)]
     deterministic: Flag
-
-    @field_validator("optimizer_options")
-    @classmethod
-    def _options_of_the_optimizer(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
-        return resolved(options, OPTIMIZER_OPTIONS.get(info.data.get("optimizer", "")))
-
-    @field_validator("loss_options")
-    @classmethod
-    def _options_of_the_loss(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
-        return resolved(options, LOSS_OPTIONS.get(info.data.get("loss", "")))
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> "Train":
@@ -179,7 +155,7 @@ class TrainSpec(Section):
     equilibrium: Maybe[EquilibriumSettings]
     train: Train
     snapshots: SnapshotEpochs
-    own: Annotated[dict[str, str], Field(default_factory=dict)]
+    own: dict[str, str]
 
     @model_validator(mode="after")
     def _head_has_its_settings(self) -> "TrainSpec":

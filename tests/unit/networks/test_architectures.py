@@ -9,6 +9,7 @@ from eqcollapse.collapse.frames import simplex_etf
 from eqcollapse.networks.classifier import Classifier, build, stage_names
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.folding import folded
+from eqcollapse.study.options import ARCHITECTURES, filled
 from equilibria import RESNET, equilibrium
 
 SIZE = (16, 16)
@@ -97,7 +98,9 @@ def own(tmp_path, monkeypatch) -> str:
 
 def network(head: str = "explicit", **settings) -> Network:
     content = {"channels": None, "stem": "cifar", "width": 8, "stages": 2, "blocks": 1, "head": head, "bias": True}
-    return Network.model_validate(content | RESNET | settings)
+    content |= RESNET | settings
+    options = filled(content["architecture"], content["options"], ARCHITECTURES)
+    return Network.model_validate(content | {"options": options})
 
 
 def built(

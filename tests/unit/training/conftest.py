@@ -17,6 +17,7 @@ def spec() -> dict:
         "split": "ka1-r2",
         "model": "deq",
         "seed": 0,
+        "own": {},
         "network": {
             "channels": None,
             "stem": "cifar",

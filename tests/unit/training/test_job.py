@@ -297,7 +297,9 @@ def test_a_gpu_that_is_not_there(spec, files, tmp_path):
         run(spec, files, tmp_path, device="cuda")
 
 
-@pytest.mark.parametrize("change", [{"loss": "mse"}, {"precision": "bfloat16"}, {"batch_size": 1}, {"batch_size": 39}])
+@pytest.mark.parametrize(
+    "change", [{"loss": "mse", "loss_options": {}}, {"precision": "bfloat16"}, {"batch_size": 1}, {"batch_size": 39}]
+)
 def test_other_settings_train(spec, files, tmp_path, change):
     spec["train"] |= {**change, "epochs": 1, "lr": 1e-3}
     spec["snapshots"]["epochs"] = [1]

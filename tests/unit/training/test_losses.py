@@ -6,8 +6,8 @@ import torch
 from mpmath import mp, mpf
 from torch import nn
 
-from eqcollapse.runtime.section import resolved
-from eqcollapse.training.config import LOSS_OPTIONS, LossName
+from eqcollapse.study import options as known
+from eqcollapse.training.config import LossName
 from eqcollapse.training.losses import LOSSES, class_weights, feature_penalty, loss_in
 
 COUNTS = torch.tensor([500, 100, 20, 4])
@@ -17,7 +17,7 @@ LABELS = np.arange(12) % 4
 
 
 def ours(name: str, epoch: int = 1, **options) -> float:
-    loss = loss_in(epoch, name, resolved(options, LOSS_OPTIONS[name]), COUNTS)
+    loss = loss_in(epoch, name, known.filled(name, options, known.LOSSES), COUNTS)
     return float(loss(torch.tensor(LOGITS), torch.tensor(LABELS)))
 
 
@@ -44,7 +44,7 @@ def weighted(each: np.ndarray, beta: float) -> float:
 def test_the_names_are_those_of_the_settings():
     from typing import get_args
 
-    assert set(LOSSES) == set(LOSS_OPTIONS) == set(get_args(LossName))
+    assert set(LOSSES) == set(known.LOSSES) == set(get_args(LossName))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -100,7 +100,7 @@ def test_squared_errors():
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_gradients_are_those_of_differences(name):
-    loss = loss_in(1, name, resolved({}, LOSS_OPTIONS[name]), COUNTS)
+    loss = loss_in(1, name, known.filled(name, {}, known.LOSSES), COUNTS)
     logits = torch.tensor(LOGITS[:5], requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: loss(z, torch.tensor(LABELS[:5])), logits)
 

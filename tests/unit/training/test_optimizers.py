@@ -6,8 +6,8 @@ import torch
 import yaml
 from torch import nn
 
-from eqcollapse.runtime.section import resolved
-from eqcollapse.training.config import OPTIMIZER_OPTIONS, Train
+from eqcollapse.study.options import OPTIMIZERS, filled
+from eqcollapse.training.config import Train
 from eqcollapse.training.optimizers import optimizer
 from projects import ROOT
 
@@ -62,7 +62,7 @@ def test_adamw():
 def test_adamw_by_default_is_torchs():
     weights = nn.Parameter(torch.tensor(START))
     group = torch.optim.AdamW([weights]).param_groups[0]
-    options = resolved({}, OPTIMIZER_OPTIONS["adamw"])
+    options = filled("adamw", {}, OPTIMIZERS)
     assert (options["beta2"], options["eps"]) == (group["betas"][1], group["eps"])
 
 

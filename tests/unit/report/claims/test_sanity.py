@@ -58,7 +58,7 @@ def spec_of(split: str, model: str, seed: int, lr: float, epochs: list[int]) -> 
         "evaluate": "snapshots", "precision": "float32", "threads": 1, "deterministic": True,
     }  # fmt: skip
     content = {
-        "dataset": "digits", "split": split, "model": model, "seed": seed, "train": settings,
+        "dataset": "digits", "split": split, "model": model, "seed": seed, "own": {}, "train": settings,
         "network": network | {"head": MODELS[model]}, "equilibrium": EQUILIBRIUM if model == "deq" else None,
         "snapshots": {"epochs": epochs, "layers": "features", "features_per_class": 1},
     }  # fmt: skip
