@@ -49,6 +49,21 @@ def without_those_of_others(base: Mapping[str, Any], change: Mapping[str, Any]) 
     return kept
 
 
+def completed(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain settings `sections` with all options of what they choose.
+
+    Raises EqcollapseError in one line, which names the key.
+    """
+    whole = {section: dict(settings) for section, settings in sections.items()}
+    for section, name, key, known in CHOSEN:
+        if chosen := whole.get(section):
+            try:
+                chosen[key] = filled(chosen[name], chosen[key], known)
+            except EqcollapseError as error:
+                raise EqcollapseError(f"{section}.{key}: {error}") from None
+    return whole
+
+
 def filled(name: str, options: Mapping[str, Any], known: Mapping[str, type[Section]]) -> dict[str, Any]:
     """Return the `options` of `name` with the defaults of `known`; those of what is not ours as they are.
 

@@ -63,22 +63,19 @@ class Params(Section):
     theory: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
     report: Report
 
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The sections that a model may change, as plain values."""
+        return {key: getattr(self, key).model_dump() for key in Model.model_fields}
+
     def resolved(self, name: str) -> Model:
         """Return the settings of the model `name`: the study's, with what `models.<name>` changes.
 
         Raises ValidationError where a key, and EqcollapseError where an option is at fault.
         """
-        base = {key: getattr(self, key).model_dump() for key in Model.model_fields}
-        change = self.models[name]
-        content = merged(options.without_those_of_others(base, change), change)
-        model = Model.model_validate(content)
-        for section, choice, key, known in options.CHOSEN:
-            chosen = getattr(model, section)
-            try:
-                content[section][key] = options.filled(getattr(chosen, choice), getattr(chosen, key), known)
-            except EqcollapseError as error:
-                raise EqcollapseError(f"{section}.{key}: {error}") from None
-        return Model.model_validate(content)
+        base, change = self.sections, self.models[name]
+        model = Model.model_validate(merged(options.without_those_of_others(base, change), change))
+        return Model.model_validate(options.completed(model.model_dump()))
 
     def theory_experiment(self, name: str) -> TheoryExperiment:
         """Return the settings of a theory experiment: its kind's section, with what `theory.<name>` changes."""
@@ -144,6 +141,11 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
 
 def _faults(params: Params) -> Iterator[str]:
     """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
+    try:
+        options.completed(params.sections)
+    except EqcollapseError as error:  # which each model would say again
+        yield str(error)
+        return
     yield from _repeats(params)
     yield from _theory_faults(params)
     yield from _majority_faults(params)

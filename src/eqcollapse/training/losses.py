@@ -1,5 +1,6 @@
 """The losses, as means over the batch of logits N×K with labels N; `class_counts` (K) are of the training samples."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,10 +83,8 @@ def class_weights(class_counts: Tensor, beta: float, dtype: torch.dtype) -> Tens
     """
     if not beta:
         return None
-    # beta is near 1, where 1 - beta^n loses digits.
-    log_beta = torch.tensor(beta, dtype=torch.float64).log()
-    weights = 1 / -torch.expm1(class_counts.double().cpu() * log_beta)
-    return (weights * (len(weights) / weights.sum())).to(class_counts.device, dtype)
+    weights = 1 / -torch.expm1(class_counts.double() * math.log(beta))  # 1 - beta^n would lose digits near 1
+    return (weights * (len(weights) / weights.sum())).to(dtype)
 
 
 def loss_in(epoch: int, name: str, options: dict[str, Any], class_counts: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -213,6 +213,15 @@ def test_what_cannot_work_is_one_line(study, change, words):
     assert all(word in line for word in words), line
 
 
+def test_an_option_of_a_section_that_is_wrong_is_said_once(study):
+    study["train"]["loss_options"] = {"gamma": 1}
+    with pytest.raises(EqcollapseError) as caught:
+        parse(study)
+    assert str(caught.value) == (
+        "params.yaml: train.loss_options: gamma is no option of ce; known: class_balanced, deferred, label_smoothing"
+    )
+
+
 def asked(content: dict, change: dict, **more) -> dict:
     content["models"]["tried"] = change
     model = parse(content).resolved("tried")
