@@ -154,7 +154,8 @@ def _write(
     snapshots = snapshots | {f"answers/{name}": value.cpu() for name, value in answers.items()}
     _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
     _write_tensors(folder / "features.safetensors", kept, metadata)
-    weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
+    # Copied, since weights that a network shares with itself are no two tensors to safetensors.
+    weights = {name: value.cpu().clone() for name, value in cell.network.state_dict().items()}
     _write_tensors(folder / "model.safetensors", weights, metadata)
     _write_history(folder / "history.csv", cell.history)
 

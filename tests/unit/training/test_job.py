@@ -36,6 +36,17 @@ def net(channels, num_classes):
 """
 
 
+SHARED = """
+from torch import nn
+
+
+def net(channels, num_classes):
+    one, other = nn.Linear(36, 36), nn.Linear(36, 36)
+    other.weight = one.weight
+    return nn.Sequential(nn.Flatten(), nn.ReLU(), one, nn.ReLU(), other, nn.ReLU(), nn.Linear(36, num_classes))
+"""
+
+
 @pytest.mark.parametrize("head", ["explicit", "equilibrium", "dropout"])
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypatch, capsys, head, stop):
@@ -306,6 +317,16 @@ def test_other_settings_train(spec, files, tmp_path, change):
     run(spec, files, tmp_path)
     with open(tmp_path / "history.csv", newline="") as stream:
         assert math.isfinite(float(next(csv.DictReader(stream))["loss"]))
+
+
+def test_weights_that_are_shared_are_kept(spec, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_shared.py").write_text(SHARED)
+    spec["network"] |= {"head": "explicit", "architecture": "own_shared.py:net"}
+    spec["equilibrium"] = None
+    run(spec, files, tmp_path)
+    kept = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(kept["encoder.network.2.weight"], kept["encoder.network.4.weight"])
 
 
 def test_feature_decay_makes_features_small(spec, files, tmp_path):
