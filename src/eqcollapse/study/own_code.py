@@ -7,6 +7,7 @@ imports from elsewhere, is in no digest.
 import ast
 import symtable
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from eqcollapse.runtime.errors import EqcollapseError
@@ -19,6 +20,10 @@ TRAINING = "eqcollapse.training.job"
 """The module whose code the digest of a cell covers anyhow."""
 DIGITS = 16
 """Of a file's digest in a spec, which stands in the command of each cell."""
+
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of packages that are installed, and do not change but with their version."""
+MOST_FILES = 500
 
 
 def references(settings: Model | TrainSpec) -> Iterator[tuple[str, str]]:
@@ -41,9 +46,13 @@ def digests(settings: Model | TrainSpec) -> dict[str, str]:
 def own_files(text: str) -> dict[str, str]:
     """Return the digest of the syntax of each source file behind the reference `text`, by its path in the project.
 
-    Raises EqcollapseError in one line where a file is missing, is no Python, or has no such name.
+    Of an installed package, its version. Raises EqcollapseError in one line where a file is missing, is no Python, or
+    has no such name.
     """
     found = located(text)
+    if INSTALLED.intersection(found.root.parts):
+        _check_name(found, text)
+        return {found.module.partition(".")[0]: _version(found.module.partition(".")[0])}
     covered = set(fingerprint.files(TRAINING))
     files: dict[Path, ast.Module] = {}
     ours: set[Path] = set()
@@ -55,6 +64,8 @@ def own_files(text: str) -> dict[str, str]:
             continue
         seen.add(name)
         path = _file(found, name)
+        if len(files) > MOST_FILES:
+            raise EqcollapseError(f"{text!r}: {found.module} imports more than {MOST_FILES} files beside it")
         if path is not None:
             files[path] = _parsed(path, text)
             waiting += [*_parents(name), *_imports(files[path], name, path)]
@@ -74,6 +85,14 @@ def _file(found: Reference, name: str) -> Path | None:
         return None  # beside an installed package lie all the others
     base = found.root.joinpath(*name.split("."))
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        names = metadata.packages_distributions().get(package, [])
+        return metadata.version(names[0]) if names else "unknown"
 
 
 def _parsed(path: Path, text: str) -> ast.Module:

@@ -148,6 +148,13 @@ def test_modules_of_a_package_are_found_beside_and_above_it(folder):
     assert imported_callable("pack.inner.net:Net") is dict
 
 
+def test_an_installed_package_counts_by_its_version(folder):
+    from importlib.metadata import version
+
+    assert own_files("torchvision.models.resnet:resnet18") == {"torchvision": version("torchvision")}
+    assert own_files("sklearn.cluster:KMeans") == {"sklearn": version("scikit-learn")}
+
+
 def test_what_it_imports_of_ours_beyond_training_counts_too(folder):
     (folder / "mine/more_here.py").write_text(
         "from eqcollapse.theory.distances import *\nfrom torch import nn\nNet = nn\n"
