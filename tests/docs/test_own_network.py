@@ -16,7 +16,7 @@ pytestmark = pytest.mark.workflow
 def project(tmp_path_factory) -> Project:
     project = cloned(tmp_path_factory.mktemp("own") / "project")
     extend(project, PAGE)
-    project.edit({"experiments": {"a": None}, "theory": None})
+    project.edit({"experiments": {"a": None}, "theory": None, "datasets": {"digits": {"per_class": 20}}})
     project.snakemake()
     return project
 
