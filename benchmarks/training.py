@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 
 import numpy as np
 import torch
@@ -25,12 +24,12 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
-from tqdm import tqdm
 
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import build
 from eqcollapse.training import backends
 from eqcollapse.training.config import TrainSpec
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.snapshots import measure
 from eqcollapse.training.trainer import Cell, descend
 
@@ -161,7 +160,7 @@ def torch_as_it_comes() -> Iterator[None]:
 
 def steps(trained: Cell) -> None:
     trained.epoch += 1
-    descend(trained, tqdm(file=StringIO()))
+    descend(trained, TrainingLog())
 
 
 def seconds(run: Epoch, device: str) -> float:

@@ -13,6 +13,7 @@ from eqcollapse.report.metrics import measure
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
+from eqcollapse.training.log import TrainingLog
 from equilibria import PLAIN, RESNET, SOLVER, equilibrium
 from hostile import size
 from projects import merged
@@ -68,7 +69,8 @@ def run(
     spec = merged(SPEC, change)
     if spec["network"]["head"] == "explicit":
         spec["equilibrium"] = None
-    train(TrainSpec.model_validate(spec), *paths, folder / "run", device="cpu", checkpoint=folder / "checkpoint.pt")
+    places = {"device": "cpu", "checkpoint": folder / "checkpoint.pt"}
+    train(TrainSpec.model_validate(spec), *paths, folder / "run", **places, log=TrainingLog())
     outputs = [folder / name for name in ("collapse.csv", "accuracy.csv", "answers.safetensors", "summary.json")]
     measure([str(folder / "run/snapshots.safetensors")], [str(folder / "run/history.csv")], *map(str, outputs))
     with open(outputs[0]) as stream:

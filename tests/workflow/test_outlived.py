@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from eqcollapse.pipeline.folder_lock import _started
+from eqcollapse.runtime.processes import started
 from hostile import jobs
 from projects import Project, ran
 from sites import wait_for
@@ -29,7 +29,7 @@ def outlived(project: Project) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    return _started(pid) is not None  # a zombie is none that lives
+    return started(pid) is not None  # a zombie is none that lives
 
 
 def said_by_cells(project: Project) -> list[str]:

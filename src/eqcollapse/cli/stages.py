@@ -36,6 +36,10 @@ def add_arguments(commands: Any) -> None:
     commands.choices["train"].add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train; auto: CUDA if there is a GPU"
     )
+    commands.choices["train"].add_argument(
+        "--log", default="csv", choices=("csv", "tensorboard"), help="log the epochs to logs/train/**/*.csv alone, or "
+        "as event files of TensorBoard as well"
+    )  # fmt: skip
 
 
 def _listed(files: tuple[str, ...] | None) -> str:
@@ -124,5 +128,14 @@ def _places(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "data":
         return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
     if options.command == "train":
-        return {"device": options.device, "checkpoint": _checkpoint(options.digest)}
+        return {"device": options.device, "checkpoint": _checkpoint(options.digest), **_logs(options)}
     return {}
+
+
+def _logs(options: argparse.Namespace) -> dict[str, Path]:
+    """Return where a cell's job logs its epochs: beside its log; of a run in another folder, nowhere."""
+    from eqcollapse.study.jobs import log_path
+
+    run = os.path.dirname(options.outputs[0])
+    places = {"live": log_path(run, ".csv"), "tensorboard": log_path(run, "") if options.log == "tensorboard" else ""}
+    return {name: Path(place) for name, place in places.items() if place}

@@ -12,17 +12,16 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from eqcollapse.runtime import processes
 from eqcollapse.runtime.files import write_text
 
 FOLDER = Path(".snakemake/eqcollapse")
 GUARD = FOLDER / "guard"
 LOCKS = Path(".snakemake/locks")
-_KEYS = {"host", "machine", "boot", "processes", "pid", "started"}
 
 
 class Guard:
@@ -64,33 +63,43 @@ def locked() -> bool:
     """
     notes = _notes()
     locks = _locks()
-    if locks and notes and all(_is_dead(note) for note in notes.values()):
+    if locks and notes and all(processes.is_dead(note) for note in notes.values()):
         for lock in locks:
             lock.unlink(missing_ok=True)
         locks = []
     if not locks:
         for path, note in notes.items():
-            if _is_dead(note):
+            if processes.is_dead(note):
                 path.unlink(missing_ok=True)
     return bool(locks)
 
 
-def note_owner() -> None:
-    """Note this process as one that may come to hold Snakemake's lock; the note goes when the process ends well.
+def note_owner(plan: str) -> None:
+    """Note this process, whose run has the frozen `plan`, as one that may come to hold Snakemake's lock.
 
-    The note has a name of its own: a dead process, or a live one elsewhere, may have had the same number.
+    The note goes when the process ends well. It has a name of its own: a dead process, or a live one elsewhere, may
+    have had the same number.
     """
-    mine = {**_here(), "pid": os.getpid(), "started": _started(os.getpid())}
-    name = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:10]
+    mine = processes.note()
+    content = json.dumps({**mine, "plan": plan})
+    named = json.dumps({key: value for key, value in mine.items() if key != "written"})
+    name = hashlib.sha256(named.encode()).hexdigest()[:10]
     path = FOLDER / f"owner-{mine['host']}-{mine['pid']}-{name}.json"
     if not path.exists():
-        write_text(path, json.dumps({**mine, "written": time.time()}))
+        write_text(path, content)
         atexit.register(path.unlink, missing_ok=True)
+
+
+def plans_under_way() -> list[str]:
+    """Return the frozen plans of the runs here that are not dead for sure, the longest under way first; only looks."""
+    notes = [note for note in _notes().values() if note and not processes.is_dead(note)]
+    plans = [note.get("plan") for note in sorted(notes, key=lambda note: note["written"])]
+    return [plan for plan in plans if isinstance(plan, str)]
 
 
 def who_works() -> str:
     """Return who is running here, as far as the notes say."""
-    notes = [note for note in _notes().values() if note and not _is_dead(note) and note["pid"] != os.getpid()]
+    notes = [note for note in _notes().values() if note and not processes.is_dead(note) and note["pid"] != os.getpid()]
     return ", ".join(f"process {note['pid']} on {note['host']}" for note in notes) or "another Snakemake"
 
 
@@ -105,60 +114,6 @@ def _notes() -> dict[Path, dict[str, Any] | None]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        note = json.loads(path.read_text())
-        return {**note, "written": float(note.get("written", "inf"))} if note.keys() >= _KEYS else None
-    except (OSError, ValueError, TypeError, AttributeError):
+        return processes.checked(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError):
         return None
-
-
-def _is_dead(note: dict[str, Any] | None) -> bool:
-    """Return whether the process of `note` is gone for sure: of a process elsewhere, nothing is sure."""
-    here = _here()
-    if note is None or (note["host"], note["machine"]) != (here["host"], here["machine"]):
-        return False
-    if note["boot"] != here["boot"]:
-        known = bool(here["machine"] and here["boot"] and note["boot"])
-        # This machine was started anew since. A note from after that is another machine's, of the same names.
-        return known and note["written"] < _booted()
-    return note["processes"] == here["processes"] and _started(note["pid"]) != note["started"]
-
-
-def _here() -> dict[str, str]:
-    """Return what tells this machine, this boot and this set of process numbers (of a container) from all others."""
-    return {
-        "host": socket.gethostname(),
-        "machine": _said("/etc/machine-id"),
-        "boot": _said("/proc/sys/kernel/random/boot_id"),
-        "processes": _linked("/proc/self/ns/pid"),
-    }
-
-
-def _booted() -> float:
-    """Return when this machine was started, in seconds since the epoch; 0, before every note, if it does not say."""
-    for line in _said("/proc/stat").splitlines():
-        if line.startswith("btime "):
-            return float(line.split()[1])
-    return 0.0
-
-
-def _said(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _linked(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """Return when process `pid` started (clock ticks since boot), None if it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]

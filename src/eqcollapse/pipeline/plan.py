@@ -62,6 +62,8 @@ def plan(
         params = parse(config, _named(files), [base, *presets])
         if params.device == "cuda" and runs_here():
             machine.check_gpu(contained=contained)
+        if params.log.tensorboard and asked().runs:
+            machine.check_tensorboard(contained=contained)
         return _planned(params, config)
     except EqcollapseError as error:
         _stop(error)
@@ -90,9 +92,9 @@ def _planned(params: Params, config: Mapping[str, Any]) -> Study:
         print(f"params.yaml: warning: {warning}", file=sys.stderr)
     if command.plans:  # what looks at the rules alone may do so while a run is under way, too
         _sweep(study, guard, command)
-    folder_lock.note_owner()
-    guard.share()
     os.environ[PLAN] = _freeze(config, study)
+    folder_lock.note_owner(os.environ[PLAN])
+    guard.share()
     _HELD.append(guard)
     return study
 
@@ -151,8 +153,11 @@ def _freeze(config: Mapping[str, Any], study: Study) -> str:
 
 def _frozen(config: Mapping[str, Any]) -> Study:
     name = os.environ.get(PLAN)
-    if not name:
-        return Study(parse(config))
+    return frozen(name) if name else Study(parse(config))
+
+
+def frozen(name: str) -> Study:
+    """Return the study whose plan a run froze in the file `name`; EqcollapseError if that is gone."""
     try:
         content = json.loads(Path(name).read_text())
     except (OSError, ValueError):

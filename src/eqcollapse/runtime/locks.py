@@ -7,6 +7,7 @@ the same bytes.
 
 import fcntl
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -14,7 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from eqcollapse.runtime import processes
 
 JOB_LOCKS = Path(".snakemake/eqcollapse/jobs")
 PATIENCE = 600.0
@@ -27,7 +30,7 @@ def alone(record: str) -> Iterator[bool]:
 
     Says in a line of stderr whom it waits for.
     """
-    path = JOB_LOCKS / hashlib.sha256(record.encode()).hexdigest()[:16]
+    path = _path(record)
     try:
         JOB_LOCKS.mkdir(parents=True, exist_ok=True)
         stream, waited = _locked(path)
@@ -56,6 +59,24 @@ def under_way() -> list[str]:
             except BlockingIOError:
                 found.append(_signed(stream))
     return found
+
+
+def maker(record: str) -> dict[str, Any] | None:
+    """Return the note of the process that makes, or made, what `record` tells of; {} if it left none that can be read,
+    None if there is no lock. Only looks: a dead process leaves its lock's file.
+    """
+    try:
+        signature = _path(record).read_bytes()
+    except OSError:
+        return None
+    try:
+        return processes.checked(json.loads(signature.partition(b"\n")[2])) or {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _path(record: str) -> Path:
+    return JOB_LOCKS / hashlib.sha256(record.encode()).hexdigest()[:16]
 
 
 def _locked(path: Path) -> tuple[IO[str], bool]:
@@ -93,7 +114,8 @@ def _is_at(stream: IO[str], path: Path) -> bool:
 
 
 def _sign(stream: IO[str], record: str) -> None:
-    signature = f"process {os.getpid()} on {socket.gethostname()} is making what {record} tells of"
+    mine = processes.note()
+    signature = f"process {mine['pid']} on {mine['host']} is making what {record} tells of\n{json.dumps(mine)}"
     with suppress(OSError):  # a full disk, which a buffer would remember, and say again as it is closed
         stream.truncate(0)
         os.write(stream.fileno(), signature.encode())
@@ -101,4 +123,4 @@ def _sign(stream: IO[str], record: str) -> None:
 
 def _signed(stream: IO[str]) -> str:
     stream.seek(0)
-    return " ".join(stream.read(1000).split()) or "another process is making the same"
+    return " ".join(stream.readline(1000).split()) or "another process is making the same"

@@ -16,9 +16,9 @@ from typing import Any
 PACKAGE = "eqcollapse"
 ROOT = Path(__file__).parents[1]
 RUNTIME = {f"{PACKAGE}.runtime.{path.stem}" for path in (ROOT / "runtime").glob("*.py") if path.stem != "__init__"}
-PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer"}
-"""How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash). They are in no
-path's digest: all of runtime/, and what downloads."""
+PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer", f"{PACKAGE}.training.log"}
+"""How bytes come and go, which GPU a job gets and what it says meanwhile, not what the bytes are (a download is checked
+by its hash). They are in no path's digest: all of runtime/, what downloads, and the log of training."""
 CONFIG = {f"{PACKAGE}.{path.parent.name}.config" for path in ROOT.glob("*/config.py")}
 """The types of settings. They are in no path's digest, either: what they let through is, as the resolved settings."""
 CLI = {f"{PACKAGE}.__main__", f"{PACKAGE}.cli.main", f"{PACKAGE}.cli.stages"}

@@ -94,6 +94,10 @@ class Study:
         places = {"--path": self.params.datasets[dataset].path, "--mirror": self.params.mirror}
         return " ".join(f"{option} {shlex.quote(place)}" for option, place in places.items() if place)
 
+    def training_options(self) -> str:
+        """Return the options of a training job that are in no digest: where it trains, and where it logs its epochs."""
+        return f"--device {self.params.device}{' --log tensorboard' * self.params.log.tensorboard}"
+
     def closing_words(self) -> str:
         """Return what a run says at its end: where its results are and what to look at first."""
         return f"All results are in results/. Look first at {next(iter(self.jobs['page']))}."

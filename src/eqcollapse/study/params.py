@@ -23,7 +23,7 @@ from eqcollapse.study import feasibility, options, overlays, trial, yaml_file
 from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, quoted, told
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
-from eqcollapse.training.config import Model, Snapshots, Train
+from eqcollapse.training.config import Log, Model, Snapshots, Train
 
 SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
 """The name of an imbalanced split: KA and R."""
@@ -50,6 +50,7 @@ class Params(Section):
 
     mirror: Maybe[str]
     device: Literal["auto", "cpu", "cuda"]
+    log: Log
     datasets: Annotated[dict[Name, DatasetSettings], AfterValidator(in_order)]
     splits: Splits
     network: Network

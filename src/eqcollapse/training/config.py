@@ -1,4 +1,4 @@
-"""The sections `train` and `snapshots` of params.yaml, and the spec of a `train` job."""
+"""The sections `log`, `train` and `snapshots` of params.yaml, and the spec of a `train` job."""
 
 from typing import Annotated, Literal, get_args
 
@@ -63,6 +63,12 @@ class AdamWOptions(Section):
 
     beta2: Share = 0.999
     eps: Positive = 1e-8
+
+
+class Log(Section):
+    """Where training logs its epochs beside its live history: in no digest."""
+
+    tensorboard: Flag
 
 
 class Augment(Section):

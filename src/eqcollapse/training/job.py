@@ -22,23 +22,35 @@ from eqcollapse.runtime.gpus import claim
 from eqcollapse.training import backends, checkpoints
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import LARGEST_BATCH
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.snapshots import kept_features, measure
 from eqcollapse.training.solver_accuracy import solver_accuracy
-from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
+from eqcollapse.training.trainer import Cell, train_epoch
 
 METADATA = "eqcollapse.run"
 
 
-def run(spec: TrainSpec, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
+def run(
+    spec: TrainSpec,
+    inputs: list[str],
+    outputs: list[str],
+    *,
+    device: str,
+    checkpoint: Path,
+    live: Path | None = None,
+    tensorboard: Path | None = None,
+) -> dict[str, Any]:
     """Train the cell of `spec` from `inputs` (train, test, split) to `outputs` (history, snapshots, features, weights).
 
-    See `train`. On a machine with several GPUs, the job is given one of them until it ends.
+    See `train`. On a machine with several GPUs, the job is given one of them until it ends. `live` is the file of the
+    live history, `tensorboard` the folder of the cell's event files (`TrainingLog`); None: without.
     """
     claimed = claim() if device != "cpu" else None
     train_file, test_file, split_file = map(Path, inputs)
     folder = Path(outputs[0]).parent
     try:
-        return train(spec, train_file, test_file, split_file, folder, device=device, checkpoint=checkpoint)
+        with TrainingLog(live, tensorboard) as log:
+            return train(spec, train_file, test_file, split_file, folder, device=device, checkpoint=checkpoint, log=log)
     finally:
         if claimed:
             claimed.close()
@@ -53,6 +65,7 @@ def train(
     *,
     device: str,
     checkpoint: Path,
+    log: TrainingLog,
 ) -> dict[str, Any]:
     """Train the cell of `spec` and write history, snapshots, features and weights to `folder`.
 
@@ -64,13 +77,14 @@ def train(
     snapshots: dict[str, Tensor] = {}
     if state := checkpoints.load(checkpoint, place):
         cell.restore(state["cell"])
-        tell_so_far(cell)
         snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
-    with progress(cell) as bar, checkpoints.Checkpointing(checkpoint) as checkpointing:
+    log.begin(cell.name, spec.train.epochs, len(cell.train), cell.history)
+    with checkpoints.Checkpointing(checkpoint) as checkpointing:
         while cell.epoch < spec.train.epochs:
-            train_epoch(cell, bar)
-            if cell.epoch in spec.snapshots.epochs:
-                snapshots |= measure(cell)
+            train_epoch(cell, log)
+            snapshot = measure(cell) if cell.epoch in spec.snapshots.epochs else {}
+            snapshots |= snapshot
+            log.epoch(cell.history[-1], snapshot)
             checkpointing.epoch({"cell": cell.state(), "snapshots": snapshots})
         others, answers = solver_accuracy(cell)
         cell.history[-1] |= others

@@ -4,13 +4,13 @@ import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from eqcollapse.data.splits import Split
 from eqcollapse.data.store import Dataset
 from eqcollapse.training import backends
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import new_cell
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.trainer import descend
 
 _BATCHES = 3
@@ -31,7 +31,7 @@ def seconds_an_image(spec: TrainSpec, channels: int, side: int, num_classes: int
     cell = new_cell(spec, noise, noise, split, place)
     for cell.epoch in (1, 2):
         start = time.perf_counter()
-        descend(cell, tqdm(disable=True))
+        descend(cell, TrainingLog())
         if place.type == "cuda":
             torch.cuda.synchronize(place)
     return (time.perf_counter() - start) / count

@@ -1,11 +1,9 @@
 """Training, an epoch at a time."""
 
-import sys
 import warnings
 from dataclasses import dataclass, field, replace
 
 import torch
-from tqdm import tqdm
 
 from eqcollapse.data.batches import Batches, epoch_seed
 from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
@@ -14,6 +12,7 @@ from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.losses import feature_penalty, loss_in
 from eqcollapse.training.optimizers import optimizer
 from eqcollapse.training.schedule import learning_rate
@@ -68,13 +67,7 @@ class Cell:
             part.backward_solver = replace(part.backward_solver, method=backward)
 
 
-def progress(cell: Cell) -> tqdm:
-    """Return the bar of this cell's training, in batches; a redraw every ten seconds keeps logs short."""
-    size, done = len(cell.train), cell.epoch * len(cell.train)
-    return tqdm(desc=cell.name, total=_epochs(cell) * size, initial=done, unit="batch", mininterval=10)
-
-
-def train_epoch(cell: Cell, bar: tqdm) -> None:
+def train_epoch(cell: Cell, log: TrainingLog) -> None:
     """Train one more epoch, evaluate where it is due, and add a row to the history.
 
     Raises EqcollapseError if it diverged.
@@ -84,7 +77,7 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     for group in cell.optimizer.param_groups:
         group["lr"] = rate
     try:
-        loss = descend(cell, bar)
+        loss = descend(cell, log)
     except (ValueError, RuntimeError) as error:
         if (line := _line_for_people(cell, str(error))) is None:
             raise
@@ -95,8 +88,8 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
         if batches is not None and _is_evaluated(cell):
             row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
     cell.history.append(row)
-    _tell(cell, row)
-    _check_converged(cell, row)
+    log.row(row)
+    _check_converged(cell, row, log)
 
 
 def _line_for_people(cell: Cell, error: str) -> str | None:
@@ -118,7 +111,7 @@ def _is_evaluated(cell: Cell) -> bool:
     )
 
 
-def descend(cell: Cell, bar: tqdm) -> float:
+def descend(cell: Cell, log: TrainingLog) -> float:
     """Take the steps of `cell.epoch`; return the mean loss over its samples.
 
     No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
@@ -149,7 +142,7 @@ def descend(cell: Cell, bar: tqdm) -> float:
         cell.optimizer.step()
         total += batch_loss * len(labels)
         count += len(labels)
-        bar.update()
+        log.batch()
     return total.item() / count
 
 
@@ -197,7 +190,7 @@ def _residuals(row: dict) -> str:
     return f", solver residual {row['solver_residual']:.3g} on average, {row['solver_residual_max']:.3g} at worst"
 
 
-def _check_converged(cell: Cell, row: dict) -> None:
+def _check_converged(cell: Cell, row: dict, log: TrainingLog) -> None:
     """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
     if cell.spec.equilibrium is None:
         return
@@ -211,32 +204,13 @@ def _check_converged(cell: Cell, row: dict) -> None:
         except NotConverged as error:
             raise EqcollapseError(f"{where}: {error}{_residuals(row)}") from None
         if message:
-            tqdm.write(f"warning: {where}: {message}{_residuals(row)}", file=sys.stderr)
+            log.say(f"warning: {where}: {message}{_residuals(row)}")
 
 
 def _lowest(row: dict) -> dict[str, float]:
     """Return the shares of an epoch that converged, the lowest of training and evaluation."""
     solves = [value for key, value in row.items() if key.endswith("solver_converged")]
     return {"solver_converged": min(solves), "adjoint_converged": row.get("adjoint_converged", 1.0)}
-
-
-def tell_so_far(cell: Cell) -> None:
-    """Write the lines of the epochs that an earlier job took: its log is gone, as Snakemake begins each anew."""
-    for row in cell.history:
-        _tell(cell, row)
-    tqdm.write(f"{cell.name}: goes on after epoch {cell.epoch}", file=sys.stderr)
-
-
-def _tell(cell: Cell, row: dict) -> None:
-    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
-
-
-def _line(cell: Cell, row: dict) -> str:
-    solver = ""
-    if "solver_converged" in row:
-        solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
-    accuracy = f", test accuracy {row['test_accuracy']:.4f}" if "test_accuracy" in row else ""
-    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}{accuracy}{solver}"
 
 
 def _epochs(cell: Cell) -> int:

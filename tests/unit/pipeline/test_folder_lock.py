@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from eqcollapse.pipeline import folder_lock, plan
-from eqcollapse.pipeline.folder_lock import Guard, locked, note_owner
+from eqcollapse.pipeline.folder_lock import Guard, locked, note_owner, plans_under_way
+from eqcollapse.runtime import processes
 
 HOLD = "from eqcollapse.pipeline.folder_lock import Guard; g = Guard(); g.share(); print('held', flush=True); input()"
 
@@ -32,7 +33,7 @@ def lock() -> Path:
 
 
 def note_and_die() -> Path:
-    code = "import os; from eqcollapse.pipeline.folder_lock import note_owner; note_owner(); os._exit(9)"
+    code = "import os; from eqcollapse.pipeline.folder_lock import note_owner; note_owner('plan-1.json'); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     return next(Path(".snakemake/eqcollapse").glob("owner-*.json"))
 
@@ -47,7 +48,7 @@ def test_no_lock_is_no_lock():
 
 def test_the_lock_of_a_live_run_stays():
     path = lock()
-    note_owner()
+    note_owner("plan-1.json")
     assert locked()
     assert path.exists()
     assert str(os.getpid()) not in folder_lock.who_works()
@@ -64,18 +65,18 @@ def test_the_lock_of_a_dead_run_goes_with_its_note():
 def test_the_lock_that_a_live_run_may_hold_beside_a_dead_one_stays():
     note_and_die()
     lock()
-    note_owner()
+    note_owner("plan-1.json")
     assert locked()
 
 
 def test_the_note_of_a_dead_run_with_this_number_is_not_taken_for_this_runs():
-    note_owner()
+    note_owner("plan-1.json")
     (mine,) = Path(".snakemake/eqcollapse").glob("owner-*.json")
     dead = {**json.loads(mine.read_text()), "started": "1"}
     mine.unlink()
     hidden = Path(f".snakemake/eqcollapse/owner-{dead['host']}-{dead['pid']}.json")  # as they once were called
     hidden.write_text(json.dumps(dead))
-    note_owner()
+    note_owner("plan-1.json")
     lock()
     assert locked()
 
@@ -95,7 +96,7 @@ def test_of_a_run_elsewhere_nothing_is_sure(change):
     assert locked()
 
 
-@pytest.mark.skipif(not folder_lock._here()["machine"], reason="this machine has no id")
+@pytest.mark.skipif(not processes.here()["machine"], reason="this machine has no id")
 def test_a_run_before_the_machine_was_started_anew_is_dead():
     rewrite(note_and_die(), boot="before", written=booted() - 1)
     lock()
@@ -106,7 +107,7 @@ def booted() -> float:
     return time.time() - float(Path("/proc/uptime").read_text().split()[0])
 
 
-@pytest.mark.skipif(not folder_lock._here()["machine"], reason="this machine has no id")
+@pytest.mark.skipif(not processes.here()["machine"], reason="this machine has no id")
 def test_a_run_since_then_under_another_boot_is_a_twin_of_this_machine():
     """Of two nodes from one image, with one name and id, the other may live."""
     rewrite(note_and_die(), boot="of the other", written=booted() + 60)
@@ -116,7 +117,7 @@ def test_a_run_since_then_under_another_boot_is_a_twin_of_this_machine():
 
 def test_a_machine_that_does_not_say_when_it_was_started_is_sure_of_nothing(monkeypatch):
     rewrite(note_and_die(), boot="before", written=booted() - 60)
-    monkeypatch.setattr(folder_lock, "_said", lambda path: "" if path == "/proc/stat" else "known")
+    monkeypatch.setattr(processes, "_said", lambda path: "" if path == "/proc/stat" else "known")
     lock()
     assert locked()
 
@@ -130,9 +131,18 @@ def test_a_note_that_cannot_be_read_is_of_somebody(text):
 
 def test_a_note_goes_when_its_process_ends_well():
     subprocess.run(
-        [sys.executable, "-c", "from eqcollapse.pipeline.folder_lock import note_owner; note_owner()"], check=True
+        [sys.executable, "-c", "from eqcollapse.pipeline.folder_lock import note_owner; note_owner('plan-1.json')"],
+        check=True,
     )
     assert not list(Path(".snakemake/eqcollapse").glob("owner-*.json"))
+
+
+def test_the_plan_of_a_run_is_known_while_it_may_live():
+    note = note_and_die()
+    assert plans_under_way() == []
+    rewrite(note, host="elsewhere", plan="plan-of-another-host.json", written=time.time() - 60)
+    note_owner("plan-1.json")
+    assert plans_under_way() == ["plan-of-another-host.json", "plan-1.json"]
 
 
 def test_the_guard_goes_with_its_process():

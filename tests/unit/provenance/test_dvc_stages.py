@@ -142,7 +142,7 @@ def test_what_moves_what(moves):
     assert moves["report.figures.dpi"] == {"report"}
     assert moves["experiments.a.datasets"] == {"data", "splits", "train", "report"}
     assert moves["network.head"] == moves["network.bias"] == {"train", "report"}
-    assert moves["device"] == moves["mirror"] == set()
+    assert moves["device"] == moves["mirror"] == moves["log.tensorboard"] == set()
 
 
 @pytest.mark.parametrize(("name", "key", "position"), LISTED)

@@ -16,7 +16,7 @@ from eqcollapse.pipeline.folder_lock import Guard
 from eqcollapse.pipeline.snakemake_options import Asked
 from eqcollapse.pipeline.sweep import pending
 from eqcollapse.provenance.records import is_whole
-from eqcollapse.runtime import locks
+from eqcollapse.runtime import locks, processes
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
@@ -122,6 +122,29 @@ def test_who_waits_can_be_told_to_end(start):
     second.stderr.readline()
     second.send_signal(signal.SIGINT)
     assert second.wait(30) != 0
+
+
+def test_whether_the_maker_lives_can_be_seen_without_a_lock(start):
+    assert locks.maker(RECORD) is None
+    first = start()
+    first.stdout.readline()
+    note = locks.maker(RECORD)
+    assert note["pid"] == first.pid
+    assert processes.is_alive(note)
+    assert not processes.is_dead(note)
+    first.kill()
+    first.wait()
+    assert processes.is_dead(locks.maker(RECORD))
+    elsewhere = {**note, "host": "elsewhere"}
+    assert not processes.is_alive(elsewhere)
+    assert not processes.is_dead(elsewhere)
+
+
+@pytest.mark.parametrize("text", ["", "process 1 on x is making what y tells of", "a line\n{", "a line\n[]"])
+def test_of_a_lock_that_is_not_signed_the_maker_is_unknown(start, text):
+    start().stdout.readline()
+    next(locks.JOB_LOCKS.iterdir()).write_text(text)
+    assert locks.maker(RECORD) == {}
 
 
 def test_who_is_at_it_is_known_and_the_dead_are_forgotten(start):

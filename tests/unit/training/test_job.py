@@ -17,13 +17,15 @@ from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training import checkpoints, job
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
+from eqcollapse.training.log import TrainingLog
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
 
 
 def run(spec, files, folder, **options):
     options = {"device": "cpu", "checkpoint": folder / "checkpoint.pt"} | options
-    train(TrainSpec.model_validate(spec), *files, folder, **options)
+    with TrainingLog(options.pop("live", None), options.pop("tensorboard", None)) as log:
+        train(TrainSpec.model_validate(spec), *files, folder, log=log, **options)
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 
