@@ -59,7 +59,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypa
         monkeypatch.chdir(tmp_path)
         (tmp_path / f"own_dropout_{stop}.py").write_text(DROPOUT)
         spec["network"]["architecture"] = f"own_dropout_{stop}.py:net"
-        spec["train"] |= {"optimizer": "adamw", "lr": 0.01, "optimizer_options": {"beta2": 0.99}}
+        spec["train"] |= {"optimizer": "adamw", "lr": 0.01, "optimizer_options": {"beta2": 0.99, "eps": 1e-8}}
     whole = run(spec, files, tmp_path / "whole")
 
     saved = []
