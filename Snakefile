@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
 from eqcollapse.pipeline.failures import words_of_failure
-from eqcollapse.pipeline.plan import look_at, plan
+from eqcollapse.pipeline.plan import Run, look_at
 
 look_at("params.yaml")
 
@@ -21,12 +21,8 @@ look_at("params.yaml")
 configfile: "params.yaml"
 
 
-STUDY = plan(
-    config,
-    files=workflow.configfiles,
-    is_main_process=workflow.is_main_process,
-    deployment=workflow.deployment_settings.deployment_method,
-)
+RUN = Run(config, workflow)
+STUDY = RUN.study
 
 
 container: "containers/eqcollapse.sif"
@@ -44,6 +40,11 @@ wildcard_constraints:
     name="[^/@]+",
 
 
+ruleorder: bring_back > dataset > split > summary > cell > experiment
+ruleorder: bring_back > metrics > table > figure > claims > page
+
+
+include: "workflow/rules/attic.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/splits.smk"
 include: "workflow/rules/summary.smk"
@@ -97,6 +98,10 @@ rule all:
         rules.theory.input,
         rules.collapse.input,
         rules.report.input,
+
+
+onstart:
+    RUN.begin()
 
 
 onsuccess:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from eqcollapse.pipeline.sweep import ATTIC, forget, is_complete, keep
+from eqcollapse.pipeline.sweep import ATTIC, forget, is_complete, keep, pending, put_in_order
 from eqcollapse.provenance import records
 from eqcollapse.provenance.dvc_stages import DvcStage, covered
+from eqcollapse.runtime import locks
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.jobs import Job
@@ -19,7 +20,8 @@ def confirm(study: Study, stage: DvcStage) -> None:
     """Check that what lies under the stage's outs is what `study` asks for, made from what lies there now.
 
     Raises `EqcollapseError` in one line otherwise. Makes the folders of outs that no job writes to: DVC wants them.
-    What is costly is linked into the attic, so that it is there for other settings whatever DVC does to results/.
+    Results of other settings are put aside. What is costly is linked into the attic, so that it is there for other
+    settings whatever DVC does to results/.
     """
     jobs = stage.jobs(study)
     ledger = Ledger(study)
@@ -31,12 +33,12 @@ def confirm(study: Study, stage: DvcStage) -> None:
                 forget(job)  # or it would come back when what is wrong here is removed, as we ask for
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EqcollapseError(found[0] + more)
+    if pending(study):  # where Snakemake found nothing to do, it put nothing aside
+        locks.hold_folder()
+        put_in_order(study)
     files = {file for job in jobs for file in job.files}
     if strange := [file for out in stage.outs for file in _files(out) if file not in files]:
-        raise EqcollapseError(
-            f"{strange[0]}: is not asked for by params.yaml and the source: remove it (or wait, where a job of an "
-            f"earlier run is making it just now), and {AGAIN}"
-        )
+        raise EqcollapseError(f"{strange[0]}: is not asked for by params.yaml and the source: remove it, and {AGAIN}")
     for out in stage.outs:
         if not any(covered(file, [out]) for file in files):
             Path(out).mkdir(parents=True, exist_ok=True)

@@ -1,29 +1,26 @@
-"""What the Snakefile does before its rules: check the settings, plan the study, sweep results/.
+"""What the Snakefile does around its rules: plan the study while it is parsed, and put results/ in order before a run.
 
-Snakemake parses the Snakefile again in every job that it hands to a cluster, maybe hours later, when params.yaml or
-the source may be others. So the main process freezes what it planned, and hands the file's name on in the environment.
+To parse is to look: nothing is written, so a dry run changes no file. Snakemake parses the Snakefile again in every job
+that it hands to a cluster, maybe hours later, when params.yaml or the source may be others. So the main process hands
+what it planned on in the environment.
 """
 
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
-from eqcollapse.pipeline import folder_lock, image, machine, own_data, slurm
-from eqcollapse.pipeline.snakemake_options import Asked, asked, runs_here
-from eqcollapse.pipeline.sweep import ATTIC, pending
+from eqcollapse.pipeline import image, machine, own_data, slurm
+from eqcollapse.pipeline.sweep import Sweep, pending, put_in_order
 from eqcollapse.runtime import locks
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.runtime.files import write_text
 from eqcollapse.study import yaml_file
 from eqcollapse.study.grid import Study
-from eqcollapse.study.params import Params, parse
+from eqcollapse.study.params import parse
 
 PLAN = "EQCOLLAPSE_PLAN"
-"""The environment variable that names the frozen plan of a run."""
+"""The environment variable that has the settings and the code's digests of a run."""
 
 
 def look_at(file: str) -> None:
@@ -40,31 +37,79 @@ def _look_at(file: str) -> None:
     yaml_file.read_sections(file)
 
 
-def plan(
-    config: Mapping[str, Any], *, files: Collection[str], is_main_process: bool, deployment: Collection[Any] = ()
-) -> Study:
-    """Return the study that `config` (params.yaml and what the command line overrides) asks for.
+class Run:
+    """What Snakemake's `workflow` is to make: `study`, and `sweep`, what there is to move for it before.
 
-    In Snakemake's main process, results/ is swept first; in a job that parses the Snakefile again, the study is the
-    one that the main process planned. A fault ends Snakemake with a line for each, before any job.
-    `files` are the files that `config` was read from, as Snakemake has them (params.yaml last), for such a line.
-    `deployment` are Snakemake's methods of software deployment: with Apptainer, the image must be there.
+    `config` is params.yaml and what the command line overrides. In a job that parses the Snakefile again, the study is
+    the one that the main process planned. A fault ends Snakemake with a line for each, before any job.
     """
-    _put_this_python_first()
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # in jobs neither: see the Snakefile
-    try:
-        contained = "APPTAINER" in {method.name for method in deployment}
-        if contained:
-            image.announce()
-        if not is_main_process:
-            return _frozen(config)
+
+    def __init__(self, config: Mapping[str, Any], workflow: Any) -> None:
+        _put_this_python_first()
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # in jobs neither: see the Snakefile
+        self._workflow = workflow
+        deployment = workflow.deployment_settings.deployment_method
+        self._contained = "APPTAINER" in {method.name for method in deployment}
+        try:
+            if self._contained:
+                image.announce()
+            self.study = self._planned(config) if workflow.is_main_process else _handed_on(config)
+        except EqcollapseError as error:
+            _stop(error)
+        self.sweep = pending(self.study) if workflow.is_main_process else Sweep([], [])
+        _count_as_missing(self.sweep.going, workflow)
+
+    def begin(self) -> None:
+        """Put results/ in order for the jobs that follow; what a dry run leaves alone.
+
+        The jobs were planned by what lay there before. So where anything was moved, Snakemake starts anew.
+        """
+        try:
+            if self.study.params.device == "cuda" and self._workflow.local_exec:
+                machine.check_gpu(contained=self._contained)
+            locks.hold_folder()
+            if slurm.recover() | put_in_order(self.study):
+                self._start_anew()
+        except EqcollapseError as error:
+            _stop(error)
+
+    def _planned(self, config: Mapping[str, Any]) -> Study:
+        files = self._workflow.configfiles  # params.yaml last
         *presets, base = (yaml_file.read_sections(file) for file in files)
-        params = parse(config, _named(files), [base, *presets])
-        if params.device == "cuda" and runs_here():
-            machine.check_gpu(contained=contained)
-        return _planned(params, config)
-    except EqcollapseError as error:
-        _stop(error)
+        study = Study(parse(config, _named(files), [base, *presets]))
+        for warning in own_data.changes(study):
+            print(f"params.yaml: warning: {warning}", file=sys.stderr)
+        os.environ[PLAN] = json.dumps({"config": config, "code": study.code}, default=str, sort_keys=True)
+        return study
+
+    def _start_anew(self) -> NoReturn:
+        self._workflow.tear_down()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _count_as_missing(files: Collection[str], workflow: Any) -> None:
+    """Let Snakemake plan as if `files` were not there: they are of other settings, and put aside before a job starts.
+
+    It has no public way to be told so. It asks for files by this method, and knows them in `iocache` while it plans.
+    """
+    from snakemake.io import _IOFile
+
+    is_there = _IOFile.exists_local
+
+    async def exists_local(file: _IOFile) -> bool:
+        return not (str(file) in files and workflow.iocache.active) and await is_there(file)
+
+    setattr(_IOFile, "exists_local", exists_local)  # noqa: B010
+
+
+def _handed_on(config: Mapping[str, Any]) -> Study:
+    handed_on = os.environ.get(PLAN)
+    if not handed_on:  # Snakemake was told to be a job by hand
+        return Study(parse(config))
+    content = json.loads(handed_on)
+    return Study(parse(content["config"]), content["code"])
 
 
 def _stop(error: EqcollapseError) -> NoReturn:
@@ -77,92 +122,6 @@ def _named(files: Collection[str]) -> str:
     """Return what the settings of `files` are called: the last one is what the others are laid over."""
     *overlays, base = (os.path.relpath(file) for file in files)
     return " with ".join((base, *overlays))
-
-
-def _planned(params: Params, config: Mapping[str, Any]) -> Study:
-    study = Study(params)
-    try:
-        guard = folder_lock.Guard()
-    except OSError as error:
-        raise EqcollapseError(f"{folder_lock.FOLDER}: cannot be written, and Snakemake needs it: {error}") from None
-    command = asked()
-    for warning in own_data.changes(study) if command.plans else ():
-        print(f"params.yaml: warning: {warning}", file=sys.stderr)
-    if command.plans:  # what looks at the rules alone may do so while a run is under way, too
-        _sweep(study, guard, command)
-    folder_lock.note_owner()
-    guard.share()
-    os.environ[PLAN] = _freeze(config, study)
-    _HELD.append(guard)
-    return study
-
-
-_HELD: list[folder_lock.Guard] = []
-"""The guard of this process, so that it is held to the end."""
-
-
-def _sweep(study: Study, guard: folder_lock.Guard, command: Asked) -> None:
-    """Move what there is to move, unless another run is under way.
-
-    Then the study is refused: with files of other settings under fixed names, Snakemake would find nothing to do.
-    """
-    alone = guard.alone(patience=0)
-    moves = pending(study)
-    if moves and not alone:
-        alone = guard.alone()  # of two that start at once, the other may be moving just now
-        moves = pending(study)
-    idle = alone and not folder_lock.locked()
-    if idle and command.runs and slurm.recover():  # for who only looks, what is in a queue is left alone
-        moves = pending(study)
-    hindrance = _hindrance(idle) if moves else ""
-    if moves and not hindrance:
-        moves.run()
-        print(
-            f"params.yaml: {len(moves.away)} results put aside in {ATTIC}, {len(moves.back)} brought back",
-            file=sys.stderr,
-        )
-    if idle:
-        slurm.trust(study)
-        _forget_plans()
-    if hindrance and not command.unlocks:
-        raise EqcollapseError(
-            f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while {hindrance}"
-        )
-
-
-def _hindrance(idle: bool) -> str:
-    """Return what is under way here that nothing may be moved under, and what to do about it; "" if nothing is."""
-    if not idle:
-        who = folder_lock.who_works()
-        return f"{who} is running here: wait for its end (or, if it is dead, `snakemake --unlock`)"
-    makers = locks.under_way()
-    remedy = f"wait for its end, or end it (or, if all that work here are dead, remove {locks.JOB_LOCKS})"
-    return f"{makers[0]}, for a run that was killed: {remedy}" if makers else ""
-
-
-def _freeze(config: Mapping[str, Any], study: Study) -> str:
-    """Write what the study was planned from; return the file's name, which is a digest of its content."""
-    content = json.dumps({"config": config, "code": study.code}, default=str, sort_keys=True)
-    path = folder_lock.FOLDER / f"plan-{hashlib.sha256(content.encode()).hexdigest()[:10]}.json"
-    if not path.exists():
-        write_text(path, content)
-    return str(path)
-
-
-def _frozen(config: Mapping[str, Any]) -> Study:
-    name = os.environ.get(PLAN)
-    if not name:
-        return Study(parse(config))
-    try:
-        content = json.loads(Path(name).read_text())
-    except (OSError, ValueError):
-        raise EqcollapseError(f"{name}: the plan of the run that this job is of is gone: start the run again") from None
-    return Study(parse(content["config"]), content["code"])
-
-
-def _forget_plans() -> None:
-    for path in folder_lock.FOLDER.glob("plan-*.json"):
-        path.unlink(missing_ok=True)
 
 
 def _put_this_python_first() -> None:

@@ -1,7 +1,7 @@
 """Keep results/ exactly what params.yaml asks for: put the rest in an attic, and bring back what is wanted again.
 
-Nothing is deleted, so going back to an earlier setting costs nothing. Runs while the Snakefile is parsed, and moves
-nothing while another run is under way in the same folder.
+Nothing is deleted, so going back to an earlier setting costs nothing. A run does this before its first job. Who parses
+the Snakefile only looks at what there is to move.
 """
 
 import errno
@@ -9,16 +9,18 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from eqcollapse.provenance.records import sha256, stated
+from eqcollapse.runtime import locks
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.jobs import Job
 
-__all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending"]
+__all__ = ["ATTIC", "Sweep", "forget", "is_complete", "is_in_use", "keep", "pending", "put_in_order"]
 
 ROOTS = ("resources/datasets", "results")
 ATTIC = Path(".attic")
@@ -37,6 +39,19 @@ class Sweep:
 
     away: list[list[tuple[Path, Path]]]
     back: list[list[tuple[Path, Path]]]
+
+    @property
+    def going(self) -> set[str]:
+        """What is put aside: files with fixed names, folders, and files that carry a digest."""
+        return {str(source) for moves in self.away for source, _ in moves}
+
+    @property
+    def coming(self) -> list[str]:
+        """The files that come back."""
+        pairs = [pair for moves in self.back for pair in moves]
+        folders = [(source, target) for source, target in pairs if source.is_dir()]
+        inside = [target / file.relative_to(source) for source, target in folders for file in source.rglob("[!.]*")]
+        return [str(file) for file in (*inside, *(target for source, target in pairs if not source.is_dir()))]
 
     def __bool__(self) -> bool:
         return bool(self.away or self.back)
@@ -60,6 +75,26 @@ def pending(study: Study) -> Sweep:
     back = [moves for job in pinned.values() if (moves := _returning(job, ATTIC, [job.path, f"{job.path}.{RECORD}"]))]
     gone, came = _pending_fixed([job for job in study if not job.pinned])
     return Sweep(away + gone, back + came)
+
+
+def put_in_order(study: Study) -> bool:
+    """Move what there is to move for `study`, and say so; return whether that was anything.
+
+    The caller holds the folder's lock. Raises `EqcollapseError` while a job that outlived its run works here.
+    """
+    moves = pending(study)
+    if not moves:
+        return False
+    if makers := locks.under_way():
+        raise EqcollapseError(
+            f"params.yaml: {len(moves.away)} results are of other settings, and cannot be put aside while {makers[0]}, "
+            "for a run that was killed: wait for its end, or end it (or, if all that work here are dead, remove "
+            f"{locks.JOB_LOCKS})"
+        )
+    moves.run()
+    words = f"{len(moves.away)} results put aside in {ATTIC}, {len(moves.back)} brought back"
+    print(f"params.yaml: {words}", file=sys.stderr, flush=True)
+    return True
 
 
 def is_complete(job: Job, folder: Path = Path()) -> bool:

@@ -1,10 +1,12 @@
-"""One job at a time makes a result: a job that outlived its killed Snakemake, and the one that the next run starts.
+"""One run at a time works in a folder, and one job at a time makes a result.
 
-The lock is the kernel's, on a file by the name of the job's record, and goes with its process, however that ends. Where
-a file system knows no locks, or they do not reach another host (or outlive it), both write side by side: whole files,
-the same bytes.
+Of a result there may be two: a job that outlived its killed Snakemake, and the one that the next run starts. The locks
+are the kernel's, on a file for the folder and one by the name of each job's record. They go with their process, however
+that ends. Where a file system knows no locks, or they do not reach another host (or outlive it), two jobs write side by
+side: whole files, the same bytes.
 """
 
+import atexit
 import fcntl
 import hashlib
 import os
@@ -16,9 +18,36 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from eqcollapse.runtime.errors import EqcollapseError
+
+RUN_LOCK = Path(".snakemake/eqcollapse/run")
 JOB_LOCKS = Path(".snakemake/eqcollapse/jobs")
 PATIENCE = 600.0
 """Seconds to wait for a job of another host: of a host's death, a file server that keeps its locks may never hear."""
+
+
+_HELD: list[IO[str]] = []
+"""The folder's lock, open for as long as this process lives."""
+
+
+def hold_folder() -> None:
+    """Be the only run in this folder until this process ends; EqcollapseError where another one is under way.
+
+    A run of another host, which these locks may not reach, is under way until it has ended well.
+    """
+    try:
+        RUN_LOCK.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(RUN_LOCK, "a+", errors="replace")  # noqa: SIM115
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EqcollapseError(f"{_signed(stream)}: wait for its end") from None
+    except OSError:  # nothing can be locked here
+        return
+    if RUN_LOCK.stat().st_size and _is_elsewhere(stream):
+        raise EqcollapseError(f"{_signed(stream)}: wait for its end (or, if it is dead, remove {RUN_LOCK})")
+    _sign(stream, "running here")
+    atexit.register(stream.truncate, 0)
+    _HELD.append(stream)
 
 
 @contextmanager
@@ -35,7 +64,7 @@ def alone(record: str) -> Iterator[bool]:
         yield False
         return
     with stream:
-        _sign(stream, record)
+        _sign(stream, f"making what {record} tells of")
         try:
             yield waited
         finally:
@@ -80,7 +109,7 @@ def _lock(stream: IO[str]) -> bool:
             if end is None:
                 print(f"{_signed(stream)}: waiting for its end", file=sys.stderr, flush=True)
                 end = time.monotonic() + PATIENCE
-            if time.monotonic() > end and f" on {socket.gethostname()} is " not in _signed(stream):
+            if time.monotonic() > end and _is_elsewhere(stream):
                 raise TimeoutError from None
             time.sleep(0.1)
 
@@ -92,8 +121,8 @@ def _is_at(stream: IO[str], path: Path) -> bool:
         return False
 
 
-def _sign(stream: IO[str], record: str) -> None:
-    signature = f"process {os.getpid()} on {socket.gethostname()} is making what {record} tells of"
+def _sign(stream: IO[str], doing: str) -> None:
+    signature = f"process {os.getpid()} on {socket.gethostname()} is {doing}"
     with suppress(OSError):  # a full disk, which a buffer would remember, and say again as it is closed
         stream.truncate(0)
         os.write(stream.fileno(), signature.encode())
@@ -101,4 +130,9 @@ def _sign(stream: IO[str], record: str) -> None:
 
 def _signed(stream: IO[str]) -> str:
     stream.seek(0)
-    return " ".join(stream.read(1000).split()) or "another process is making the same"
+    return " ".join(stream.read(1000).split()) or "another process is at the same"
+
+
+def _is_elsewhere(stream: IO[str]) -> bool:
+    """Return whether who signed `stream` is of another host."""
+    return f" on {socket.gethostname()} is " not in _signed(stream)

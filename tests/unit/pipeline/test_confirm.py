@@ -75,12 +75,19 @@ def test_what_was_changed_is_not_confirmed(made):
         confirm(made, SPLITS)
 
 
-def test_what_nobody_asked_for_is_not_confirmed(made):
+def test_what_other_settings_asked_for_is_put_aside(made):
     """As the cell of a run whose Snakemake was killed, and whose job went on: DVC would take it up."""
-    made_path = Path(next(iter(made.jobs["splits"])))
-    strange = made_path.with_name("balanced@0123456789.csv")
+    other = Path(next(iter(made.jobs["splits"]))).with_name("balanced@0123456789.csv")
+    other.write_text("index,label,group,part\n")
+    confirm(made, SPLITS)
+    assert not other.exists()
+    assert Path(".attic", other).exists()
+
+
+def test_what_nobody_asked_for_is_not_confirmed(made):
+    strange = Path(next(iter(made.jobs["splits"]))).with_name("balanced.csv")
     strange.write_text("index,label,group,part\n")
-    with pytest.raises(EqcollapseError, match=r"balanced@0123456789\.csv: is not asked for"):
+    with pytest.raises(EqcollapseError, match=r"balanced\.csv: is not asked for"):
         confirm(made, SPLITS)
     strange.rename(
         strange.with_name(f".{strange.name}.12ab34cd.7.partial")

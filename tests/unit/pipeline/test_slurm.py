@@ -1,13 +1,9 @@
 """What a killed run left: marks are dropped, and without a cluster nothing is asked (with one: tests/slurm)."""
 
-from pathlib import Path
-
 import pytest
-from snakemake.persistence.file import FilePersistence
 
 from eqcollapse.pipeline import slurm
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.jobs import Job
 
 
 def test_marks_of_killed_runs_are_dropped(tmp_path, monkeypatch):
@@ -25,6 +21,7 @@ def queue(tmp_path, monkeypatch):
     """A folder in which a run on a cluster was killed, and a squeue that does as `answers` says, one line a call."""
     monkeypatch.chdir(tmp_path)
     slurm.MARKS.mkdir(parents=True)
+    (slurm.MARKS / "mark").write_text("")
     slurm.LOGS.mkdir(parents=True)
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -58,26 +55,3 @@ def test_a_cancelled_job_has_not_ended_because_squeue_fails(queue, tmp_path):
     )
     with pytest.raises(EqcollapseError, match="Slurm jobs 77 of a killed run here do not end"):
         slurm.recover(patience=0.1)
-
-
-def job(name: str, files: int) -> Job:
-    outputs = tuple(f"results/{name}/{number}.csv" for number in range(3))
-    made = Job("train", f"results/{name}", "0123456789", {}, (), outputs, f"results/{name}/provenance.json")
-    for file in made.files[:files]:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text("")
-    return made
-
-
-def test_who_only_looks_trusts_what_is_whole(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    long = "long-" * 50
-    jobs = [job("whole", 4), job(long, 4), job("half", 2), job("none", 0)]
-    files = [file for each in jobs for file in each.files]
-    for file in files:
-        FilePersistence(nolock=True, path=tmp_path / ".snakemake")._mark_incomplete(file, None)
-    (slurm.MARKS / "strange é").write_text("")
-    slurm.trust(jobs)
-    left = FilePersistence(nolock=True, path=tmp_path / ".snakemake")._filter_incomplete_keys(files)
-    assert left == {file for each in jobs[2:] for file in each.files}
-    assert (slurm.MARKS / "strange é").exists()

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eqcollapse.pipeline import plan
-from eqcollapse.pipeline.folder_lock import Guard
-from eqcollapse.pipeline.snakemake_options import Asked
-from eqcollapse.pipeline.sweep import pending
+from eqcollapse.pipeline.sweep import pending, put_in_order
 from eqcollapse.provenance.records import is_whole
 from eqcollapse.runtime import locks
 from eqcollapse.runtime.errors import EqcollapseError
@@ -38,11 +35,11 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def start():
-    """Start a process that makes what RECORD tells of, until it gets a line; all end with the test."""
+    """Start a process that makes what RECORD tells of (or runs `code`), until it gets a line; all end with the test."""
     processes = []
 
-    def start() -> subprocess.Popen:
-        command = [sys.executable, "-c", MAKE]
+    def start(code: str = MAKE) -> subprocess.Popen:
+        command = [sys.executable, "-c", code]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         variables = {**os.environ, "PYTHONPATH": str(Path(locks.__file__).parents[2])}
         processes.append(subprocess.Popen(command, text=True, env=variables, **pipes))
@@ -146,13 +143,48 @@ def test_nothing_is_moved_under_a_job_that_outlived_its_run(start, content):
     first.stdout.readline()
     study = Study(parse(content))
     with pytest.raises(EqcollapseError, match=rf"while process {first.pid} on .* for a run that was killed: wait"):
-        plan._sweep(study, Guard(), Asked())
+        put_in_order(study)
     assert strange.exists()
     first.kill()
     first.wait()
-    plan._sweep(study, Guard(), Asked())
+    assert put_in_order(study)
     assert not strange.exists()
     assert not pending(study)
+    assert not put_in_order(study)
+
+
+HOLD = (
+    "import sys; from eqcollapse.runtime import locks\n"
+    "locks.hold_folder(); print('held', flush=True); sys.stdin.readline()"
+)
+
+
+def test_one_run_at_a_time_works_in_a_folder(start):
+    first = start(HOLD)
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(EqcollapseError, match=rf"^process {first.pid} on .* is running here: wait for its end$"):
+        locks.hold_folder()
+    first.kill()  # with which its lock goes
+    first.wait()
+    second = start(HOLD)
+    assert second.stdout.readline() == "held\n"
+    second.communicate("\n")
+    assert not locks.RUN_LOCK.read_text()
+
+
+def test_a_run_of_another_host_is_under_way_until_it_says_otherwise(start, monkeypatch):
+    first = start(HOLD)
+    first.stdout.readline()
+    first.kill()
+    first.wait()
+    monkeypatch.setattr(locks.socket, "gethostname", lambda: "another")
+    with pytest.raises(EqcollapseError, match=rf"if it is dead, remove {locks.RUN_LOCK}"):
+        locks.hold_folder()
+    locks.RUN_LOCK.unlink()
+    monkeypatch.setattr(locks.atexit, "register", lambda *_: None)
+    locks.hold_folder()
+    assert " on another is running here" in locks.RUN_LOCK.read_text()
+    locks._HELD.pop().close()
 
 
 def test_where_nothing_can_be_locked_nobody_waits(start, monkeypatch):
