@@ -40,10 +40,6 @@ wildcard_constraints:
     name="[^/@]+",
 
 
-ruleorder: bring_back > dataset > split > summary > cell > experiment
-ruleorder: bring_back > metrics > table > figure > claims > page
-
-
 include: "workflow/rules/attic.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/splits.smk"

@@ -1,3 +1,6 @@
+ruleorder: bring_back > metrics > claims > page  # it comes before rules with wildcards anyway
+
+
 rule bring_back:
     output:
         RUN.sweep.coming,

@@ -114,8 +114,7 @@ def _handed_on(config: Mapping[str, Any]) -> Study:
 
 def _stop(error: EqcollapseError) -> NoReturn:
     print(error, file=sys.stderr, flush=True)
-    # Snakemake answers an exception with a traceback through its own code, which helps nobody here.
-    os._exit(1)
+    sys.exit(1)  # Snakemake answers other exceptions with a traceback through its own code, which helps nobody here
 
 
 def _named(files: Collection[str]) -> str:

@@ -206,7 +206,7 @@ def check_strangers(
             first = record.content["outputs"][0]["path"]
             where = os.path.dirname(path) if os.path.basename(path) == "provenance.json" else first
             held = f"made with digest {record.content['digest']}, which params.yaml does not ask for"
-            yield Finding("superseded", where, "no such result", held, "run snakemake -n, which puts it in .attic")
+            yield Finding("superseded", where, "no such result", held, "eqcollapse restore puts it in .attic")
     for file in sorted(strangers):
         if os.path.lexists(file):  # a link, a pipe: whatever it is
             held = "a record of no job of the study" if is_record(file) else "a file of no job of the study"
