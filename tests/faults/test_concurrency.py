@@ -12,7 +12,7 @@ from sites import wait_for
 
 pytestmark = pytest.mark.faults
 
-BUSY = ("is running here", "cannot be locked", "Unable to acquire lock", "Error: Directory")
+BUSY = ("is running here", "Unable to acquire lock")
 
 
 def together(project: Project, *commands: tuple[str, ...], apart: float = 0.2) -> list[tuple[int, str]]:
@@ -79,9 +79,9 @@ def test_four_jobs_make_the_same_file(undisturbed, tmp_path):
 
 @full_only
 def test_a_run_waits_for_no_dead_one(undisturbed, fresh):
-    """The lock of a run that was killed is dropped by itself: no --unlock by hand."""
+    """The lock of a run goes with its process."""
     process = fresh.start("snakemake", "--cores", "1")
-    wait_for("the lock", lambda: list((fresh.folder / ".snakemake/locks").glob("*.lock")))
+    wait_for("the lock", lambda: list((fresh.folder / ".snakemake/eqcollapse").glob("run")))
     process.kill()
     process.wait()
     fresh.snakemake("data")

@@ -91,7 +91,7 @@ def kill_and_go_on(
     return happened
 
 
-WAIT = ("is running here", "cannot be locked", "Unable to acquire lock")
+WAIT = ("is running here", "Unable to acquire lock")
 
 
 def end(project: Project, words: tuple[str, ...]) -> None:

@@ -68,7 +68,7 @@ class Run:
             if self.study.params.device == "cuda" and self._workflow.local_exec:
                 machine.check_gpu(contained=self._contained)
             locks.hold_folder()
-            if slurm.recover() | put_in_order(self.study):
+            if slurm.recover() | put_in_order(self.study) | bool(self.sweep):
                 self._start_anew()
         except EqcollapseError as error:
             _stop(error)

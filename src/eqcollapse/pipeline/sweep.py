@@ -92,6 +92,8 @@ def put_in_order(study: Study) -> bool:
             f"{locks.JOB_LOCKS})"
         )
     moves.run()
+    if pending(study):
+        raise EqcollapseError("params.yaml: something writes results of other settings here: wait for its end")
     words = f"{len(moves.away)} results put aside in {ATTIC}, {len(moves.back)} brought back"
     print(f"params.yaml: {words}", file=sys.stderr, flush=True)
     return True

@@ -132,6 +132,27 @@ def test_looking_moves_nothing(folder, content):
     assert tree(".") == before
 
 
+def test_what_goes_and_comes_is_known_before(folder, content):
+    first = plan(content)
+    build(first)
+    content["train"]["lr"] = 0.01
+    second = plan(content)
+    gone = {file for job in first if job not in list(second) for file in job.files}
+    moves = pending(second)
+    assert moves.coming == []
+    assert {file for file in gone if any(file == path or file.startswith(f"{path}/") for path in moves.going)} == gone
+    assert {path for path in moves.going if Path(path).is_file()} <= gone
+    before = tree("results", "resources")
+    sweep(second)
+    build(second)
+    (sweeping.ATTIC / cells(first)[0].path / ".history.csv.1.partial").write_text("half")
+    assert (
+        set(pending(first).coming)
+        == gone
+        == before.keys() - tree("results", "resources").keys() | {file for file in gone if "@" not in file}
+    )
+
+
 def test_no_empty_folders_stay(folder, content):
     build(plan(content))
     content["splits"]["ratios"] = [10]
