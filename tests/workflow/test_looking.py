@@ -11,8 +11,8 @@ from sites import wait_for
 
 pytestmark = pytest.mark.workflow
 
-OWN = {".git", "iocache"}
-"""Folders of git, and where Snakemake keeps what a dry run saw of the files' times: nothing of ours."""
+OWN = {".git", "iocache", "log"}
+"""Folders of git, and Snakemake's own of what a dry run saw and of what it said: nothing of ours."""
 
 
 def tree(project: Project) -> dict[str, tuple]:
