@@ -62,15 +62,13 @@ def resuming(arguments: list[str]) -> str:
     """Return what an interrupted command, which may not have parsed its arguments yet, says of going on."""
     if arguments[:1] != ["train"]:
         return ""
+    from eqcollapse.study.jobs import checkpoint_path
+
     words = [word for argument in arguments for word in argument.split("=", 1)]
     digest = dict(pairwise(words)).get("--digest")
-    if digest and _checkpoint(digest).exists():
+    if digest and checkpoint_path(digest).exists():
         return "; the same command goes on from here"
     return "; no epoch is kept, so the same command begins anew"
-
-
-def _checkpoint(digest: str) -> Path:
-    return Path(".cache/checkpoints", f"{digest}.pt")
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -128,7 +126,9 @@ def _places(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "data":
         return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
     if options.command == "train":
-        return {"device": options.device, "checkpoint": _checkpoint(options.digest), **_logs(options)}
+        from eqcollapse.study.jobs import checkpoint_path
+
+        return {"device": options.device, "checkpoint": checkpoint_path(options.digest), **_logs(options)}
     return {}
 
 

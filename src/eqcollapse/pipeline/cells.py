@@ -10,22 +10,21 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from eqcollapse.pipeline.failures import cause_in
 from eqcollapse.provenance.records import stated
 from eqcollapse.runtime import live_history, locks, processes
 from eqcollapse.study.grid import Study
-from eqcollapse.study.jobs import Job, log_path
+from eqcollapse.study.jobs import Job, checkpoint_path, log_path
 
 CellState = Literal["waiting", "running", "stopped", "failed", "done"]
-STATES: tuple[CellState, ...] = ("waiting", "running", "stopped", "failed", "done")
+STATES: tuple[CellState, ...] = get_args(CellState)
 SILENCE = 150.0
 """Seconds without a sign of life after which a job of another host is taken for dead: some beats, and what a network's
 file system may hold back."""
 RECENT = 10
 """Epochs, at most, that the speed of a cell is the mean of."""
-CHECKPOINTS = Path(".cache/checkpoints")
 INTERRUPTED = ("eqcollapse train: interrupted", "KeyboardInterrupt")
 """How the line begins that ends the log of a job that was told to end."""
 
@@ -136,7 +135,7 @@ class Watch:
         cause = self._cached(log, cause_in, None)
         if cause and not cause.startswith(INTERRUPTED):
             return "failed", cause.removeprefix("eqcollapse train: ")
-        if (CHECKPOINTS / f"{job.digest}.pt").exists():
+        if checkpoint_path(job.digest).exists():
             return "stopped", "goes on from its checkpoint"
         return ("stopped", "begins anew") if rows else ("waiting", "")
 

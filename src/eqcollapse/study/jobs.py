@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from eqcollapse.runtime.section import Section
@@ -86,6 +87,11 @@ def record_path(outputs: tuple[str, ...]) -> str:
         return f"{folder}/provenance.json"
     stem = first.rpartition(".")[0] if len(outputs) > 1 else first
     return f"{stem}.provenance.json"
+
+
+def checkpoint_path(digest: str) -> Path:
+    """Return where the job of the cell with this digest keeps what it goes on from."""
+    return Path(".cache/checkpoints", f"{digest}.pt")
 
 
 def log_path(run: str, suffix: str) -> str:
