@@ -21,7 +21,7 @@ import zstandard
 
 from eqcollapse.runtime.errors import EqcollapseError
 
-from .checksums import check_name
+from .checksums import check_name, content_sha256, digest_of_tree, file_digests
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,14 @@ def members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, bytes]]:
                 yield name, content
     except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
         raise EqcollapseError(f"{path.name}: truncated or damaged after {name} ({_line(error)})") from error
+
+
+def hashed_members(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+    """Return the sha256 of the folder or archive `path`, as `checksums.content_sha256`, and its visible files."""
+    if path.is_dir():
+        digests = file_digests(path)
+        return digest_of_tree(digests), folder_members(path, digests)
+    return content_sha256(path), members(path)
 
 
 def folder_members(folder: Path, digests: dict[str, str], limits: Limits = LIMITS) -> Iterator[tuple[str, bytes]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 
-from .archives import FORMATS, folder_members, members
+from .archives import FORMATS, hashed_members, members
 from .canonical import READERS, ArraysBySplit, Fetch
-from .checksums import content_sha256, digest_of_tree, file_digests
+from .checksums import content_sha256
 from .config import DatasetSpec
 from .download import PATIENCE, Patience, fetch, file_name, is_url, without_password
 from .extent import extent
@@ -74,8 +74,7 @@ def _imagefolder(spec: DatasetSpec, place: str | None, fetch_file: Fetch) -> Sou
         raise EqcollapseError(f"datasets.{spec.name}.path is not set: imagefolder needs a folder or an archive")
     path = Path(place)
     if path.is_dir():
-        digests = file_digests(path)
-        found, files = digest_of_tree(digests), folder_members(path, digests)
+        found, files = hashed_members(path)
     else:
         path, found = _archive(spec, place, fetch_file)
         files = members(path)

@@ -7,8 +7,7 @@ import numpy as np
 
 from eqcollapse.runtime.errors import EqcollapseError
 
-from .archives import FORMATS, folder_members, members
-from .checksums import content_sha256, digest_of_tree, file_digests
+from .archives import FORMATS, hashed_members
 from .imagefolder import read_imagefolder
 
 _THUMBNAIL = 8
@@ -33,15 +32,11 @@ class Survey:
 
 def survey(path: Path) -> Survey:
     """Read every image of the folder or archive `path`. EqcollapseError, one line, for what is not in the layout."""
-    if path.is_dir():
-        digests = file_digests(path)
-        sha256, files = digest_of_tree(digests), folder_members(path, digests)
-    elif not path.exists():
+    if not path.exists():
         raise EqcollapseError(f"there is no {path}: name a folder or an archive of images")
-    elif not path.name.lower().endswith(tuple(FORMATS)):
+    if not path.is_dir() and not path.name.lower().endswith(tuple(FORMATS)):
         raise EqcollapseError(f"{path}: must be a folder or one of {', '.join(FORMATS)}")
-    else:
-        sha256, files = content_sha256(path), members(path)
+    sha256, files = hashed_members(path)
     splits, classes, stored = read_imagefolder(files, path.name, _THUMBNAIL)
     train, test = (
         tuple(np.bincount(labels, minlength=len(classes)).tolist())
