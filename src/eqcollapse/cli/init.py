@@ -10,6 +10,7 @@ from eqcollapse.runtime.errors import EqcollapseError
 if TYPE_CHECKING:
     from eqcollapse.data.survey import Survey
     from eqcollapse.pipeline.new_study import Choice
+    from eqcollapse.study.grid import Study
 
 
 def add_arguments(commands: Any) -> None:
@@ -40,28 +41,28 @@ def _init(options: argparse.Namespace, _: list[str]) -> None:
     found = survey(options.images)
     new_study.check(found)
     cores = len(os.sched_getaffinity(0))
-    place = str(options.images)
+    chosen = new_study.choose(found, 60 * options.minutes * cores, _costs(found))
     with replacing(output) as written:
-        written.write_text(new_study.preset(name, place, found, new_study.choose(found, 0, [0])))
-        chosen = new_study.choose(found, 60 * options.minutes * cores, _costs(written, found))
-        written.write_text(new_study.preset(name, place, found, chosen))
-        _loaded(written)
+        written.write_text(new_study.preset(name, str(options.images), found, chosen))
+        _planned("params.yaml", str(written))
     print("\n".join(_said(output, found, chosen, cores)))
 
 
-def _loaded(written: Path) -> Any:
+def _planned(*files: str) -> "Study":
     from eqcollapse.study.grid import Study
     from eqcollapse.study.params import load
 
-    return Study(load("params.yaml", str(written)))
+    return Study(load(*files))
 
 
-def _costs(written: Path, found: "Survey") -> list[float]:
-    """Return the seconds a training image takes in each model of the study."""
+def _costs(found: "Survey") -> list[float]:
+    """Return the seconds a training image takes in each model of experiment a, which the preset runs."""
     from eqcollapse.pipeline.new_study import side
     from eqcollapse.training.timing import seconds_an_image
 
-    specs = {job.spec.model: job.spec for job in _loaded(written).jobs["train"].values()}
+    study = _planned("params.yaml")
+    cells: Any = [job.spec for job in study.jobs["train"].values()]
+    specs = {spec.model: spec for spec in cells if spec.model in study.params.experiments["a"].models}
     pixels = side(found) or max(found.width[1], found.height[1])
     return [seconds_an_image(spec, found.channels, pixels, len(found.classes)) for spec in specs.values()]
 

@@ -56,7 +56,7 @@ def _choice(found: Survey, majority: int, per_class: int, seconds: float, costs:
     epoch = len(SEEDS) * sum(costs) * sum(sizes)
     looks = SNAPSHOTS * FORWARD * len(SEEDS) * sum(costs) * sum(size + tested for size in sizes)
     fixed = START * cells + looks
-    epochs = min(MOST, max(2, int((seconds - fixed) / epoch))) if epoch else MOST
+    epochs = min(MOST, max(2, int((seconds - fixed) / epoch)))
     return Choice(majority, ratio, per_class, epochs, fixed + epochs * epoch)
 
 
