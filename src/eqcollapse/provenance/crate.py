@@ -9,6 +9,7 @@ import yaml
 from eqcollapse.provenance.commits import date, head
 from eqcollapse.provenance.reading import Record, read_sound
 from eqcollapse.runtime.errors import EqcollapseError
+from eqcollapse.runtime.packages import installed_version
 from eqcollapse.study.fingerprint import ROOT, files
 from eqcollapse.study.grid import Study
 from eqcollapse.study.jobs import Job
@@ -226,7 +227,8 @@ class _Crate:
                           instrument={"@id": steps[job.stage].id}, object={"@id": runs[job.record].id})
             for job in self._jobs
         ]  # fmt: skip
-        engine = self._context("#snakemake", "SoftwareApplication", name="Snakemake", version=_engine_version(),
+        version = installed_version("snakemake") or "unknown"
+        engine = self._context("#snakemake", "SoftwareApplication", name="Snakemake", version=version,
                                url="https://snakemake.github.io")  # fmt: skip
         self._context("#organize", "OrganizeAction", name="Snakemake's run", instrument={"@id": engine.id},
                       object=[{"@id": control.id} for control in controls], result={"@id": whole.id})  # fmt: skip
@@ -239,15 +241,6 @@ def _plain(values: list) -> Any:
 
 def _format(path: str) -> dict[str, str]:
     return {"encodingFormat": FORMATS.get(Path(path).suffix, "text/plain")}
-
-
-def _engine_version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("snakemake")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _module_path(module: str) -> str:

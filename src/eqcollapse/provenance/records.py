@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from eqcollapse.runtime.files import write_text
+from eqcollapse.runtime.packages import installed_version
 
 FORMAT = "eqcollapse-provenance/2"
 TENSOR_STAGES = ("train", "theory", "collapse")
@@ -172,7 +172,7 @@ def environment() -> dict[str, Any]:
     """Return Python, package versions, processor and container image of this process."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": ", ".join([_cpu_model(), *_asked_for(KERNELS)]),
         "cuda": _cuda(),
@@ -234,13 +234,6 @@ def _resolved(git: Path, reference: str) -> str | None:
         if name == reference:
             return commit
     return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _asked_for(variables: Iterable[str]) -> list[str]:

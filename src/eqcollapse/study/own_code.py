@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.nearest import nearest
+from eqcollapse.runtime.packages import installed_version
 from eqcollapse.runtime.references import Reference, is_reference, located
 from eqcollapse.study import fingerprint
 from eqcollapse.training.config import Model, TrainSpec
@@ -88,11 +89,11 @@ def _file(found: Reference, name: str) -> Path | None:
 
 
 def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        names = metadata.packages_distributions().get(package, [])
-        return metadata.version(names[0]) if names else "unknown"
+    """Return the version of the installed package that is imported as `package`."""
+    if version := installed_version(package):
+        return version
+    names = metadata.packages_distributions().get(package, [])
+    return metadata.version(names[0]) if names else "unknown"
 
 
 def _parsed(path: Path, text: str) -> ast.Module:

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import write_text
+from eqcollapse.runtime.packages import installed_version
 from eqcollapse.study import own_code
 from eqcollapse.study.fingerprint import ROOT, code_digest
 from eqcollapse.study.options import ARCHITECTURES
@@ -61,15 +61,8 @@ def untrainable(requests: Mapping[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _note(asked: dict[str, Any]) -> Path:
-    content = json.dumps([asked, code_digest(TRIAL), *map(_version, ("torch", "torchvision"))], sort_keys=True)
+    content = json.dumps([asked, code_digest(TRIAL), *map(installed_version, ("torch", "torchvision"))], sort_keys=True)
     return PASSED / hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _keep(note: Path) -> None:
