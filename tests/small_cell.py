@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
-from eqcollapse.data.config import SplitSpec
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, write_dataset
 from equilibria import PLAIN, RESNET, equilibrium
+from split_specs import imbalanced
 
 
 def small_spec() -> dict:
@@ -56,17 +58,18 @@ def write_files(folder: Path) -> list[Path]:
         labels = np.arange(count) % 3
         images = draw.randint(0, 200, (count, 1, 6, 6)) + 25 * labels[:, None, None, None]
         write_dataset(path, Dataset(images.astype(np.uint8), labels.astype(np.int64), ("a", "b", "c"), "noise"))
-    split = {
-        "dataset": "noise",
-        "split": "ka1-r2",
-        "majority": 1,
-        "ratio": 2.0,
-        "factor": None,
-        "draw": "sha256",
-        "majority_classes": "first",
-        "per_class": None,
-        "seed": 0,
-        "validation": 0.0,
-    }
-    write_split(SplitSpec.model_validate(split), paths[0], paths[2])
+    write_split(imbalanced(1, 2, dataset="noise"), paths[0], paths[2])
     return paths
+
+
+def end_after_steps(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Tell the job to end, once, after `count` steps of SGD."""
+    step, steps = torch.optim.SGD.step, []
+
+    def step_or_end(optimizer, *arguments):
+        step(optimizer, *arguments)
+        steps.append(optimizer)
+        if len(steps) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step_or_end)

@@ -8,30 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from eqcollapse.data.config import SplitSpec
 from eqcollapse.data.splits import exponential_sizes, read_split, split_csv, write_split
 from eqcollapse.data.store import Dataset, write_dataset
 from eqcollapse.runtime.errors import EqcollapseError
-
-
-def spec_of(split="balanced", **changes):
-    spec = {
-        "dataset": "mine",
-        "split": split,
-        "majority": None,
-        "ratio": None,
-        "factor": None,
-        "draw": "sha256",
-        "majority_classes": "first",
-        "per_class": None,
-        "seed": 0,
-        "validation": 0.0,
-    }
-    return SplitSpec.model_validate(spec | changes)
-
-
-def imbalanced(majority, ratio, **changes):
-    return spec_of(f"ka{majority}-r{ratio}", majority=majority, ratio=ratio, **changes)
+from split_specs import imbalanced, split_spec
 
 
 def rows_of(text):
@@ -60,7 +40,7 @@ def cases(draw):
 def test_higher_ratios_are_nested_in_lower_ones(case, ratios):
     labels, knobs = case
     splits = [set(rows_of(split_csv(imbalanced(ratio=ratio, **knobs), labels))) for ratio in sorted(ratios)]
-    balanced = rows_of(split_csv(spec_of(**knobs | {"majority": None}), labels))
+    balanced = rows_of(split_csv(split_spec(**knobs | {"majority": None}), labels))
     for wide, narrow in pairwise(splits):
         assert narrow <= wide
     assert {(i, k, p) for i, k, _, p in splits[0]} <= {(i, k, p) for i, k, _, p in balanced}
@@ -85,7 +65,7 @@ def test_counts_groups_and_parts(case, ratio):
 
 
 def long_tail(factor, kind="longtail", **changes):
-    return spec_of(f"{kind}-{factor}", factor=factor, draw="ldam" if kind == "ldam" else "sha256", **changes)
+    return split_spec(f"{kind}-{factor}", factor=factor, draw="ldam" if kind == "ldam" else "sha256", **changes)
 
 
 def sizes_of(text):
@@ -133,7 +113,7 @@ def test_the_samples_of_ldam_are_those_of_numpys_global_generator(labels, factor
 def test_long_tails_are_nested_and_have_no_majority(tmp_path):
     labels = labels_of([40] * 5)
     narrow, wide = (set(rows_of(split_csv(long_tail(factor, seed=3), labels))) for factor in (40, 4))
-    assert narrow < wide < {(i, k, "longtail", p) for i, k, _, p in rows_of(split_csv(spec_of(seed=3), labels))}
+    assert narrow < wide < {(i, k, "longtail", p) for i, k, _, p in rows_of(split_csv(split_spec(seed=3), labels))}
     (tmp_path / "split.csv").write_text(split_csv(long_tail(40), labels))
     assert read_split(tmp_path / "split.csv").majority == ()
 
@@ -158,7 +138,7 @@ def test_the_order_is_that_of_sha256():
     labels = np.array([1, 0, 1, 0, 1, 0, 0, 1, 1, 0])
     order = sorted([0, 2, 4, 7, 8], key=lambda index: hashlib.sha256(f"7/1/{index}".encode()).hexdigest())
     for per_class in (1, 2, 3, 4, 5):
-        rows = rows_of(split_csv(spec_of(seed=7, per_class=per_class), labels))
+        rows = rows_of(split_csv(split_spec(seed=7, per_class=per_class), labels))
         assert [row[0] for row in rows if row[1] == 1] == sorted(order[:per_class])
 
 
@@ -190,7 +170,7 @@ def test_every_seed_draws_samples_of_its_own_nested_within_it():
 
 def test_the_seed_matters_and_the_same_seed_does_not():
     labels = labels_of([50, 50])
-    texts = [split_csv(spec_of(seed=seed, per_class=10), labels) for seed in (0, 0, 1)]
+    texts = [split_csv(split_spec(seed=seed, per_class=10), labels) for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -227,7 +207,7 @@ def test_written_and_read_again(tmp_path):
 
 
 def test_a_balanced_split_has_no_majority(tmp_path):
-    (tmp_path / "split.csv").write_text(split_csv(spec_of(), labels_of([3, 5])))
+    (tmp_path / "split.csv").write_text(split_csv(split_spec(), labels_of([3, 5])))
     split = read_split(tmp_path / "split.csv")
     assert split.majority == ()
     assert np.bincount(split.labels).tolist() == [3, 3]
@@ -273,12 +253,12 @@ def test_what_the_data_set_cannot_give_is_refused_by_key(spec, named):
 )
 def test_a_wrong_spec_is_refused_by_key(split, changes, named):
     with pytest.raises(ValidationError, match=named):
-        spec_of(split, **changes)
+        split_spec(split, **changes)
 
 
 def test_a_class_without_samples_is_refused():
     with pytest.raises(EqcollapseError, match="mine: class 1 has no training samples"):
-        split_csv(spec_of(), np.array([0, 2]))
+        split_csv(split_spec(), np.array([0, 2]))
 
 
 @pytest.mark.parametrize(

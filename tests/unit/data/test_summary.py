@@ -14,19 +14,9 @@ from eqcollapse.data.config import SplitSpec, SummarySpec
 from eqcollapse.data.splits import write_split
 from eqcollapse.data.store import Dataset, read_dataset, write_dataset
 from eqcollapse.runtime.errors import EqcollapseError
+from split_specs import imbalanced, split_spec
 
 GENERATOR = np.random.default_rng(0)
-
-
-def split_spec(split: str, **changes) -> SplitSpec:
-    """Return the spec of a split; KA and R are those of its name."""
-    known = {"dataset": "mine", "split": split, "majority": None, "ratio": None, "majority_classes": "first",
-             "per_class": None, "seed": 0, "validation": 0.0, "factor": None, "draw": "sha256"}  # fmt: skip
-    if split != "balanced":
-        majority, _, ratio = split.removeprefix("ka").partition("-r")
-        known |= {"majority": int(majority), "ratio": float(ratio)}
-    wanted = SplitSpec.model_fields
-    return SplitSpec.model_validate({key: value for key, value in (known | changes).items() if key in wanted})
 
 
 def folder(place: Path, counts: dict[str, tuple[int, int]], picture=None) -> Path:
@@ -63,7 +53,7 @@ def warned(said: str) -> list[str]:
 
 def test_every_class_is_counted_by_name_and_by_split(tmp_path, summarised):
     place = folder(tmp_path / "x", {"ant": (20, 3), "bee": (20, 2), "cat": (25, 4)})
-    splits = [split_spec("balanced", validation=0.25), split_spec("ka1-r10", validation=0.25)]
+    splits = [split_spec("balanced", validation=0.25), imbalanced(1, 10, validation=0.25)]
     said, rows = summarised(place, *splits)
     files = Counter(path.parts[-3:-1] for path in place.rglob("*.png"))
     for part in ("train", "test"):
@@ -100,11 +90,11 @@ def deep(highest: int):
          ["datasets.mine.per_class is 8", "of the smallest class (b) there are 5", "n_A is 5"]),
         ({"a": (90, 2), "b": (80, 2), "c": (5, 2)}, [split_spec("balanced")], None, None,
          ["of the smallest class (c) there are 5", "n_A is 5"]),
-        ({"a": (4, 2), "b": (4, 2)}, [split_spec("ka1-r10"), split_spec("ka1-r50")], None, None,
+        ({"a": (4, 2), "b": (4, 2)}, [imbalanced(1, 10), imbalanced(1, 50)], None, None,
          ["ka1-r10 and ka1-r50 keep the same number", "trained twice"]),
-        ({"a": (4, 2), "b": (4, 2)}, [split_spec("balanced"), split_spec("ka1-r1.1")], None, None,
+        ({"a": (4, 2), "b": (4, 2)}, [split_spec("balanced"), imbalanced(1, 1.1)], None, None,
          ["balanced and ka1-r1.1 keep the same number"]),
-        ({"a": (30, 2), "b": (30, 2)}, [split_spec("ka1-r50")], None, None, ["ka1-r50: n_A / n_B is 30"]),
+        ({"a": (30, 2), "b": (30, 2)}, [imbalanced(1, 50)], None, None, ["ka1-r50: n_A / n_B is 30"]),
         ({"a": (4, 1), "b": (4, 2)}, [split_spec("balanced")], None, None, ["one image alone tests", "a", "0 or 1"]),
         ({"a": (4, 2), "b": (4, 2)}, [split_spec("balanced")], deep(4095), None,
          ["up to 4095 of 65535", "12 bits", "17 levels", "by 16"]),

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from rich.console import Console
 
@@ -138,15 +137,7 @@ def test_a_cell_that_diverged_has_failed_with_the_line_that_says_so(study, job, 
 
 
 def test_a_cell_that_was_told_to_end_is_stopped_and_goes_on(study, job, train, monkeypatch):
-    step, steps = torch.optim.SGD.step, []
-
-    def step_or_end(optimizer, *arguments):
-        step(optimizer, *arguments)
-        steps.append(optimizer)
-        if len(steps) == 8:  # three batches an epoch
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step_or_end)
+    small_cell.end_after_steps(monkeypatch, 8)  # three batches an epoch
     assert train() == 130
     cell = status(study, job)
     assert (cell.state, cell.epoch, cell.reason) == ("stopped", 2, "goes on from its checkpoint")

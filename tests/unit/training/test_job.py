@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import small_cell
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.data.splits import read_split
 from eqcollapse.data.store import read_dataset
@@ -89,16 +90,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypa
 def test_a_run_that_is_told_to_end_keeps_its_last_whole_epoch(spec, files, tmp_path, monkeypatch, capsys, after):
     """Though the epoch under way has changed the weights, and no checkpoint was due."""
     whole = run(spec, files, tmp_path / "whole")
-    step = torch.optim.SGD.step
-    steps = []
-
-    def step_or_end(optimizer, *arguments):
-        step(optimizer, *arguments)
-        steps.append(optimizer)
-        if len(steps) == after * 3 + 2:  # three batches an epoch
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step_or_end)
+    small_cell.end_after_steps(monkeypatch, after * 3 + 2)  # three batches an epoch
     with pytest.raises(KeyboardInterrupt):
         run(spec, files, tmp_path / "stopped")
     capsys.readouterr()

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
+import small_cell
 from eqcollapse.runtime import live_history
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training import checkpoints
@@ -126,15 +126,7 @@ def test_event_files_hold_the_live_history_and_change_no_result(spec, files, tmp
     plain = trained(spec, files, tmp_path / "plain")
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     places = {"live": tmp_path / "live.csv", "tensorboard": tmp_path / "events"}
-    step, steps = torch.optim.SGD.step, []
-
-    def step_or_end(optimizer, *arguments):
-        step(optimizer, *arguments)
-        steps.append(optimizer)
-        if len(steps) == 8:  # three batches an epoch
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step_or_end)
+    small_cell.end_after_steps(monkeypatch, 8)  # three batches an epoch
     with pytest.raises(KeyboardInterrupt):
         trained(spec, files, tmp_path / "logged", **places)
     assert trained(spec, files, tmp_path / "logged", **places) == plain
