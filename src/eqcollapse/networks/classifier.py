@@ -7,8 +7,8 @@ from torch.nn.functional import normalize
 from eqcollapse.networks.architectures import Trunk, whole
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.deq import EquilibriumHead
+from eqcollapse.networks.last_layer import CosineLinear, with_rows
 from eqcollapse.networks.resnet import Encoder, ExplicitHead, initialise
-from eqcollapse.networks.rows import CosineLinear, with_rows
 
 
 class Bare(nn.Identity):

@@ -16,7 +16,7 @@ from eqcollapse.pipeline.failures import cause_in
 from eqcollapse.provenance.records import stated
 from eqcollapse.runtime import live_history, locks, processes
 from eqcollapse.study.grid import Study
-from eqcollapse.study.jobs import Job, checkpoint_path, log_path
+from eqcollapse.study.jobs import RUNS, Job, checkpoint_path, log_path
 
 CellState = Literal["waiting", "running", "stopped", "failed", "done"]
 STATES: tuple[CellState, ...] = get_args(CellState)
@@ -106,7 +106,7 @@ class Watch:
         pace = sum(paces) / len(paces) if paces else None
         epoch = int(rows[-1].get("epoch", 0)) if rows else 0
         return CellStatus(
-            name=job.path.partition("/runs/")[2].partition("@")[0],
+            name=job.path.removeprefix(RUNS).partition("@")[0],
             dataset=spec.dataset,
             split=spec.split,
             model=spec.model,

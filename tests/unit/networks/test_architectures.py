@@ -263,7 +263,7 @@ def test_a_layer_of_ones_own_is_solved(own):
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("dim", [4, 9])
 def test_etf_rows_are_a_simplex_etf(classes, dim):
-    from eqcollapse.networks.rows import etf_rows
+    from eqcollapse.networks.last_layer import etf_rows
 
     rows = etf_rows(classes, dim, 3.0).double()
     gram = rows @ rows.T
