@@ -20,7 +20,7 @@ def test_an_experiment_in_the_workspace_is_compared_and_taken_back(study):
     assert "dataset" not in jobs
     changed = values(study, "params", "diff")["params.yaml"]
     assert list(changed) == ["train.lr"]
-    assert (changed["train.lr"]["old"], changed["train.lr"]["new"]) == (0.05, 0.01)
+    assert (changed["train.lr"]["old"], changed["train.lr"]["new"]) == (0.1, 0.01)
     metrics = values(study, "metrics", "diff")["results/metrics/summary.json"]
     assert "digits.balanced.explicit.test_accuracy" in metrics
     assert {"old", "new", "diff"} <= set(metrics["digits.balanced.explicit.nc1"])

@@ -73,7 +73,7 @@ def test_other_settings_are_refused_while_it_lives(study):
     before = study.files()
     study.edit(LONG)
     left = outlived(study)
-    study.edit({"train": {"epochs": 2, "lr": 0.05}})
+    study.edit({"train": {"epochs": 2, "lr": 0.1}})
     answer = study.run(*RUN, check=False)
     lines = [line for line in answer.stderr.splitlines() if line.startswith("params.yaml: ")]
     assert answer.returncode != 0
