@@ -9,7 +9,7 @@ export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run plan test test-slow faults lint format image bench bench-gpu lock
+.PHONY: help setup run plan watch test test-slow faults lint format image bench bench-gpu lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ run: $(VENV)/complete ## make every table and figure of the study in params.yaml
 
 plan: $(VENV)/complete ## say what `make run` would do
 	@snakemake --dry-run --quiet rules
+
+watch: $(VENV)/complete ## show all cells of the study, live, beside a run
+	@python -m eqcollapse watch
 
 test: $(VENV)/complete ## lint, and the unit tests
 	@$(MAKE) --no-print-directory lint

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 
 import numpy as np
 import torch
@@ -25,12 +24,12 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
-from tqdm import tqdm
 
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import build
 from eqcollapse.training import backends
 from eqcollapse.training.config import TrainSpec
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.snapshots import measure
 from eqcollapse.training.trainer import Cell, descend
 
@@ -46,10 +45,15 @@ PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 def spec(head: str, options: argparse.Namespace) -> TrainSpec:
     solver = SOLVER | {"check_every": options.check_every}
     settings = {
-        "dataset": "random", "split": "balanced", "model": head, "seed": 0,
-        "network": {"width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True},
+        "dataset": "random", "split": "balanced", "model": head, "seed": 0, "own": {},
+        "network": {
+            "architecture": "resnet", "options": {}, "cut": None, "channels": None, "stem": "cifar",
+            "width": options.width, "stages": 4, "blocks": 2, "head": head, "bias": True,
+            "classifier": "linear", "classifier_norm": 1.0,
+        },
         "equilibrium": {
-            "layer": "contractive", "hidden": None, "bound": 0.9, "gradient": "implicit", "freeze": False,
+            "layer": "contractive", "options": {}, "hidden": None, "bound": 0.9, "gradient": "implicit",
+            "freeze": False,
             "forward": solver, "backward": solver, "jacobian_penalty": 0.0,
             "convergence": {"share": 0.0, "action": "warn", "method": "broyden"},
         },
@@ -57,7 +61,9 @@ def spec(head: str, options: argparse.Namespace) -> TrainSpec:
             "epochs": 10**6, "batch_size": options.batch, "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4,
             "loss": "ce", "precision": options.precision, "augment": {"crop": 4, "flip": True},
             "schedule": {"kind": "constant", "every": 1, "factor": 1.0, "warmup": 0},
-            "threads": 1, "deterministic": False,
+            "threads": 1, "deterministic": False, "evaluate": "snapshots",
+            "loss_options": {"label_smoothing": 0.0, "class_balanced": 0.0, "deferred": 0}, "feature_decay": 0.0,
+            "optimizer": "sgd", "optimizer_options": {},
         },
         "snapshots": {"epochs": [10**6], "layers": "features", "features_per_class": 0},
     }  # fmt: skip
@@ -154,7 +160,7 @@ def torch_as_it_comes() -> Iterator[None]:
 
 def steps(trained: Cell) -> None:
     trained.epoch += 1
-    descend(trained, tqdm(file=StringIO()))
+    descend(trained, TrainingLog())
 
 
 def seconds(run: Epoch, device: str) -> float:

@@ -1,15 +1,13 @@
 """The blocks of docs/how-to/extend.md, applied to a copy of the project, do what the page says."""
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
+from blocks import extend, sections
 from projects import ROOT, Project, cloned
 
 PAGE = (ROOT / "docs/how-to/extend.md").read_text()
@@ -20,38 +18,6 @@ from eqcollapse.study.params import load
 jobs = Study(load()).jobs
 print(json.dumps({stage: {p.partition("@")[0]: job.digest for p, job in of.items()} for stage, of in jobs.items()}))
 """
-
-
-def sections() -> Iterator[tuple[str, str]]:
-    """Yield the page's sections: heading and text."""
-    for part in PAGE.split("\n## ")[1:]:
-        heading, _, text = part.partition("\n")
-        yield heading, text
-
-
-def extend(project: Project, text: str) -> None:
-    """Apply the blocks of `text` as the page says that a reader is to."""
-    for language, block in re.findall(r"```(python|diff|yaml)\n(.*?)```", text, flags=re.DOTALL):
-        first, _, body = block.partition("\n")
-        file = first.removeprefix("# ").removeprefix("--- ")
-        path = project.folder / file
-        if language == "yaml":
-            project.edit(yaml.safe_load(body), path)
-        elif language == "diff":
-            path.write_text(patched(path.read_text(), body, file))
-        else:
-            before = f"{path.read_text()}\n\n" if path.exists() else ""
-            path.write_text(before + body)
-
-
-def patched(content: str, diff: str, file: str) -> str:
-    """Return `content` with each hunk of `diff` applied where its old lines stand, which must be one place."""
-    for hunk in diff.split("@@\n"):
-        lines = hunk.splitlines()
-        old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] != other) for other in "+-")
-        assert content.count(old) == 1, f"{file} has this {content.count(old)} times, not once:\n{old}"
-        content = content.replace(old, new)
-    return content
 
 
 def digests(project: Project) -> dict[str, dict[str, str]]:
@@ -74,7 +40,7 @@ def before(plain) -> dict[str, dict[str, str]]:
 def extended(plain, tmp_path_factory) -> Project:
     """A copy of the project with all blocks of the page."""
     project = plain.copy(tmp_path_factory.mktemp("extended") / "project")
-    for _, text in sections():
+    for _, text in sections(PAGE):
         extend(project, text)
     return project
 
@@ -93,7 +59,7 @@ def extended(plain, tmp_path_factory) -> Project:
 )
 def test_an_extension_makes_again_what_the_page_says(plain, before, tmp_path, heading, again, kept):
     project = plain.copy(tmp_path / "project")
-    extend(project, dict(sections())[heading])
+    extend(project, dict(sections(PAGE))[heading])
     after = digests(project)
     for stage in again:
         assert not set(before[stage].values()) & set(after[stage].values()), stage

@@ -13,7 +13,8 @@ from eqcollapse.report.metrics import measure
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
-from equilibria import SOLVER, equilibrium
+from eqcollapse.training.log import TrainingLog
+from equilibria import PLAIN, RESNET, SOLVER, equilibrium
 from hostile import size
 from projects import merged
 
@@ -25,15 +26,17 @@ SPEC = {
     "split": "ka1-r2",
     "model": "m",
     "seed": 0,
+    "own": {},
     "network": {
         "channels": None, "stem": "cifar", "width": 4, "stages": 2, "blocks": 1, "head": "explicit", "bias": True,
+        **RESNET,
     },
     "equilibrium": equilibrium(forward=FEWER, backward=FEWER),
     "train": {
         "epochs": 2, "batch_size": 8, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0, "loss": "ce",
         "schedule": {"kind": "constant", "every": 1, "factor": 0.1, "warmup": 0},
         "augment": {"crop": 0, "flip": False}, "evaluate": "every", "precision": "float32", "threads": 1,
-        "deterministic": True,
+        "deterministic": True, **PLAIN,
     },
     "snapshots": {"epochs": [1, 2], "layers": "features", "features_per_class": 3},
 }  # fmt: skip
@@ -66,7 +69,8 @@ def run(
     spec = merged(SPEC, change)
     if spec["network"]["head"] == "explicit":
         spec["equilibrium"] = None
-    train(TrainSpec.model_validate(spec), *paths, folder / "run", device="cpu", checkpoint=folder / "checkpoint.pt")
+    places = {"device": "cpu", "checkpoint": folder / "checkpoint.pt"}
+    train(TrainSpec.model_validate(spec), *paths, folder / "run", **places, log=TrainingLog())
     outputs = [folder / name for name in ("collapse.csv", "accuracy.csv", "answers.safetensors", "summary.json")]
     measure([str(folder / "run/snapshots.safetensors")], [str(folder / "run/history.csv")], *map(str, outputs))
     with open(outputs[0]) as stream:

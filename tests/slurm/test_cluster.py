@@ -76,6 +76,7 @@ def test_a_study_on_the_cluster_equals_the_local_one_to_the_byte(bare, tmp_path)
     assert project.planned() == {}
 
 
+@pytest.mark.slow
 def test_in_the_image_too_and_the_records_say_so(bare, tmp_path):
     project = bare.clone(tmp_path / "project")
     sites.give_image(project)

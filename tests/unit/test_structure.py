@@ -26,7 +26,7 @@ ARROWS = {
     "study": {"data", "networks", "report", "runtime", "theory", "training"},
     "provenance": {"data", "runtime", "study", "training"},
     "pipeline": {"data", "provenance", "runtime", "study"},
-    "cli": {"collapse", "data", "pipeline", "provenance", "runtime", "study"},
+    "cli": {"collapse", "data", "pipeline", "provenance", "runtime", "study", "training"},
 }
 """What each package may import of the others; `study` no more than their config.py, and the registry."""
 LONGEST = 60

@@ -78,8 +78,8 @@ def test_a_job_that_parses_again_runs_what_was_planned(study):
     said = study.snakemake("--dry-run", "train")
     planned = next(word for word in said.replace(",", " ").split() if word.endswith("history.csv"))
     words = (
-        "import json, yaml; from eqcollapse.study.grid import code_digests as codes; print(json.dumps({'config': "
-        "yaml.safe_load(open('params.yaml')), 'code': codes()}))"
+        "from eqcollapse.pipeline.plan import freeze; from eqcollapse.study.grid import Study\n"
+        "from eqcollapse.study import params; print(freeze(params.read('params.yaml'), Study(params.load())))"
     )
     plan = study.run("python", "-c", words).stdout
     study.edit({"train": {"lr": 0.03}})

@@ -14,8 +14,10 @@ pytestmark = pytest.mark.workflow
 MIRROR = ROOT.parent / "shared" / "data"
 TINY = {
     "datasets": {"mnist": {"per_class": 20}, "cifar10-jpeg": {"per_class": 20}},
+    "network": {"width": 8, "stages": 2, "blocks": 1},  # the test sets are whole: 10,000 images
+    "equilibrium": {"hidden": 8},
     "train": {"epochs": 1, "schedule": {"warmup": 0}},
-    "models": {"mse": {"train": {"epochs": 1}}, "ce": {"train": {"epochs": 1}}},
+    "models": {name: {"network": {"stages": 2}, "train": {"epochs": 1}} for name in ("mse", "ce")},
     "experiments": {
         "a": {"splits": ["balanced"], "seeds": [0]},
         "b": {"datasets": ["mnist"], "splits": ["balanced"], "models": ["mse", "ce"], "report": "b"},

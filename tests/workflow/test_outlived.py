@@ -2,10 +2,10 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
+from eqcollapse.runtime.processes import started
 from hostile import jobs
 from projects import Project, ran
 from sites import wait_for
@@ -29,11 +29,7 @@ def outlived(project: Project) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"  # a zombie is none that lives
+    return started(pid) is not None  # a zombie is none that lives
 
 
 def said_by_cells(project: Project) -> list[str]:

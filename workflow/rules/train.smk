@@ -16,8 +16,8 @@ rule cell:
         mem_mb=4000,
     params:
         job=lambda wc: STUDY.command("train", STUDY.run_path(wc)),
-        device=STUDY.params.device,
+        options=STUDY.training_options(),
     shell:
-        "PYTHONPATH=src python -m eqcollapse train {params.job} --device {params.device}"
+        "PYTHONPATH=src python -m eqcollapse train {params.job} {params.options}"
         " --inputs {input.data}"
         " --outputs {output.history} {output.snapshots} {output.features} {output.weights} > {log} 2>&1"

@@ -1,19 +1,18 @@
 """The commands `audit`, `explain`, `sign` and `crate`."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from eqcollapse.cli.params import add_settings, settings_of
 from eqcollapse.runtime.errors import EqcollapseError
-from eqcollapse.study.params import read
 
 
 def add_arguments(commands: Any) -> None:
     """Add the four commands to the command line's subparsers."""
     audit = commands.add_parser("audit", help="check that results/ is what params.yaml and the code give")
-    _add_settings(audit)
+    add_settings(audit)
     audit.add_argument(
         "--no-snakemake", action="store_true", help="do not compare with Snakemake's own plan (saves seconds)"
     )
@@ -33,29 +32,11 @@ def add_arguments(commands: Any) -> None:
                       "key the ssh agent holds")  # fmt: skip
     sign.set_defaults(run=_sign)
     crate = commands.add_parser("crate", help="pack the run as a Workflow Run RO-Crate")
-    _add_settings(crate)
+    add_settings(crate)
     crate.add_argument(
         "--output", default="eqcollapse-crate.zip", help="a .zip file or a new folder (eqcollapse-crate.zip)"
     )
     crate.set_defaults(run=_crate)
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="the settings of the study (params.yaml)"
-    )
-    command.add_argument("--configfile", action="append", default=[], metavar="FILE",
-                         help="a preset laid over them, as with snakemake; may be repeated")  # fmt: skip
-    command.add_argument(
-        "--config", type=json.loads, default=None, metavar="JSON", help="the settings themselves, instead of files"
-    )
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the options name, merged as Snakemake merges them."""
-    if options.config is not None:
-        return options.config
-    return read(options.params, *options.configfile)
 
 
 def _audit(options: argparse.Namespace, _: list[str]) -> int:
@@ -66,7 +47,7 @@ def _audit(options: argparse.Namespace, _: list[str]) -> int:
     if options.revoked and not options.signers:
         raise EqcollapseError("audit: --revoked needs --signers: it lists keys of that file that no longer count")
     done = audit(
-        _settings(options),
+        settings_of(options),
         name=options.params,
         snakemake=not options.no_snakemake,
         signers=options.signers,
@@ -109,5 +90,5 @@ def _sign(options: argparse.Namespace, _: list[str]) -> None:
 def _crate(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.provenance.crate import write_crate
 
-    write_crate(_settings(options), Path(options.output))
+    write_crate(settings_of(options), Path(options.output))
     print(options.output)

@@ -89,12 +89,14 @@ def _nearest_choice(message: str) -> str:
 
 def new_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `run`, which takes the options and the words of the command line."""
-    from eqcollapse.cli import audit, doctor, params, results
+    from eqcollapse.cli import audit, doctor, init, params, results, watch
 
     parser = _Parser(prog="eqcollapse", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stages.add_arguments(commands)
+    init.add_arguments(commands)
     params.add_arguments(commands)
+    watch.add_arguments(commands)
     results.add_arguments(commands)
     commands.add_parser("metrics", help="measure collapse in your own features", add_help=False)
     audit.add_arguments(commands)

@@ -1,6 +1,7 @@
-"""The commands `check` and `hash`: is params.yaml in order, and what it says of data of one's own."""
+"""The commands `check` and `hash`, and the options by which other commands take the settings of a study."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,24 @@ def _hash(options: argparse.Namespace, _: list[str]) -> None:
     from eqcollapse.data.checksums import content_sha256
 
     print(content_sha256(options.path))
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """Add the options that name the settings of a study."""
+    command.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="the settings of the study (params.yaml)"
+    )
+    command.add_argument("--configfile", action="append", default=[], metavar="FILE",
+                         help="a preset laid over them, as with snakemake; may be repeated")  # fmt: skip
+    command.add_argument(
+        "--config", type=json.loads, default=None, metavar="JSON", help="the settings themselves, instead of files"
+    )
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the options name, merged as Snakemake merges them."""
+    if options.config is not None:
+        return options.config
+    from eqcollapse.study.params import read
+
+    return read(options.params, *options.configfile)

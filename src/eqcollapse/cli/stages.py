@@ -36,6 +36,10 @@ def add_arguments(commands: Any) -> None:
     commands.choices["train"].add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train; auto: CUDA if there is a GPU"
     )
+    commands.choices["train"].add_argument(
+        "--log", default="csv", choices=("csv", "tensorboard"), help="log the epochs to logs/train/**/*.csv alone, or "
+        "as event files of TensorBoard as well"
+    )  # fmt: skip
 
 
 def _listed(files: tuple[str, ...] | None) -> str:
@@ -90,6 +94,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 def _make(options: argparse.Namespace, arguments: list[str], record: str) -> None:
     from eqcollapse.provenance.records import recorded, write_record
+    from eqcollapse.study import own_code
     from eqcollapse.study.fingerprint import code_digest, runner_digest
     from eqcollapse.study.stages import STAGES
 
@@ -101,6 +106,9 @@ def _make(options: argparse.Namespace, arguments: list[str], record: str) -> Non
         raise EqcollapseError(
             f"the source of stage {stage} changed after {options.outputs[0]} was planned: run the same command again"
         )
+    for file, digest in own_code.digests(options.spec).items() if stage == "train" else ():
+        if options.spec.own.get(file) != digest:
+            raise EqcollapseError(f"{file} changed after {options.outputs[0]} was planned: run the same command again")
     run = module.run(options.spec, options.inputs, options.outputs, **_places(options)) or {}
     write_record(
         record,
@@ -120,5 +128,14 @@ def _places(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "data":
         return {"path": options.path, "mirror": options.mirror, "cache": Path(".cache/downloads")}
     if options.command == "train":
-        return {"device": options.device, "checkpoint": _checkpoint(options.digest)}
+        return {"device": options.device, "checkpoint": _checkpoint(options.digest), **_logs(options)}
     return {}
+
+
+def _logs(options: argparse.Namespace) -> dict[str, Path]:
+    """Return where a cell's job logs its epochs: beside its log; of a run in another folder, nowhere."""
+    from eqcollapse.study.jobs import log_path
+
+    run = os.path.dirname(options.outputs[0])
+    places = {"live": log_path(run, ".csv"), "tensorboard": log_path(run, "") if options.log == "tensorboard" else ""}
+    return {name: Path(place) for name, place in places.items() if place}

@@ -50,7 +50,7 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch (from 0): shuffled and augmented as (seed, epoch) has it."""
-        generator = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         device, count = self.images.device, len(self.labels)
         order = torch.randperm(count, generator=generator).to(device)
         offsets = torch.randint(2 * self.crop + 1, (2, count), generator=generator).to(device)
@@ -119,7 +119,8 @@ def _moments(pixels: Tensor) -> tuple[float, float]:
     return total / count / 255, max(deviation, 1.0) / 255
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed, below 2^63, of all draws in an epoch of the run `seed`."""
     return int.from_bytes(hashlib.sha256(f"{seed}/epoch/{epoch}".encode()).digest()[:8]) >> 1
 
 

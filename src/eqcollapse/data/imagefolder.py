@@ -56,7 +56,7 @@ def _decoded(
     decoded: dict[str, dict[Place, np.ndarray]] = {split: {} for split in SPLITS}
     first, held = None, 0
     limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for name, content in tqdm(files, desc=Path(container).name, unit=" images", mininterval=1):
+    for name, content in tqdm(files, desc=Path(container).name, unit=" images", mininterval=1, disable=None):
         place = find_place(name, container)
         if place is None:
             continue

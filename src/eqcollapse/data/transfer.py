@@ -242,7 +242,7 @@ def _receive(
 ) -> None:
     held = start
     pace.begin()
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name, mininterval=1)
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name, mininterval=1, disable=None)
     with bar, open(partial, "r+b" if start else "wb") as output:
         output.seek(start)
         output.truncate()

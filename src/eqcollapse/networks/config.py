@@ -1,10 +1,21 @@
 """The sections `network` and `equilibrium` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from eqcollapse.runtime.section import Count, Flag, Integer, Maybe, NonNegative, Positive, Real, Section
+from eqcollapse.runtime.section import (
+    Count,
+    Flag,
+    Integer,
+    Keywords,
+    Maybe,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    or_own,
+)
 
 MethodName = Literal["anderson", "broyden", "picard"]
 """The solvers: those of equilibrium.solvers.SOLVERS, which needs torch."""
@@ -12,16 +23,35 @@ MethodName = Literal["anderson", "broyden", "picard"]
 Layer = Literal["residual", "contractive"]
 """The equilibrium layers: those of networks.deq.LAYERS, which needs torch."""
 
+Named = Annotated[str, Field(min_length=1, max_length=200)]
+"""The name of a network of torchvision or of a submodule, or a reference to code of the user's own."""
+
+
+class NoOptions(Section):
+    """What has no options, or keys of its own for them."""
+
+
+class MLPOptions(Section):
+    """`depth` hidden layers of `width` units with ReLU."""
+
+    width: Annotated[Integer, Field(ge=1, le=10**6)] = 512
+    depth: Annotated[Integer, Field(ge=1, le=1000)] = 3
+
 
 class Network(Section):
-    """Stem, residual stages, head; the width doubles and the image halves from stage to stage."""
+    """Which network: of `resnet`, the width doubles and the image halves from stage to stage."""
 
+    architecture: Literal["resnet", "mlp"] | Named
+    options: Keywords
+    cut: Maybe[Named]
     channels: Maybe[Count]
     stem: Literal["cifar", "imagenet"]
     width: Annotated[Integer, Field(ge=1, le=4096)]
     stages: Annotated[Integer, Field(ge=2, le=6)]
     blocks: Annotated[Integer, Field(ge=1, le=100)]
     head: Literal["explicit", "equilibrium"]
+    classifier: Literal["linear", "etf", "cosine"]
+    classifier_norm: Positive
     bias: Flag
 
 
@@ -45,9 +75,10 @@ class Convergence(Section):
 
 
 class EquilibriumSettings(Section):
-    """The equilibrium head."""
+    """The equilibrium head; `options` are those of a layer of the user's own."""
 
-    layer: Layer
+    layer: Annotated[Layer | Named, or_own(get_args(Layer))]
+    options: Keywords
     hidden: Maybe[Count]
     bound: Annotated[Real, Field(gt=0, lt=1)]
     gradient: Literal["implicit", "one-step", "unrolled"]

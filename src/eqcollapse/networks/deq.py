@@ -12,12 +12,23 @@ from eqcollapse.equilibrium import (
     SolverConfig,
     jacobian_regularisation,
 )
+from eqcollapse.networks.architectures import made
 from eqcollapse.networks.config import EquilibriumSettings
 
 LAYERS: dict[str, Callable[[int, EquilibriumSettings], nn.Module]] = {
     "residual": lambda channels, settings: ResidualConv(channels, settings.hidden),
     "contractive": lambda channels, settings: ContractiveConv(channels, settings.hidden, bound=settings.bound),
 }
+
+
+def equilibrium_layer(channels: int, settings: EquilibriumSettings) -> nn.Module:
+    """Return the layer f of `equilibrium.layer`: one of LAYERS, or what a callable of the user's own makes.
+
+    That is called as `(channels, **options)`. Raises ValueError where it does not take them.
+    """
+    if settings.layer in LAYERS:
+        return LAYERS[settings.layer](channels, settings)
+    return made(settings.layer, "equilibrium.layer", settings.options, channels=channels)
 
 
 class EquilibriumHead(nn.Module):
@@ -41,7 +52,7 @@ class EquilibriumHead(nn.Module):
             SolverConfig(**solver.model_dump(), freeze=settings.freeze)
             for solver in (settings.forward, settings.backward)
         )
-        layer = LAYERS[settings.layer](self.dim, settings)
+        layer = equilibrium_layer(self.dim, settings)
         self.equilibrium = Equilibrium(layer, forward=forward, backward=backward, gradient=settings.gradient)
         self.norm_out = nn.BatchNorm2d(self.dim)
         self._last: tuple[Tensor, Tensor] | None = None

@@ -34,7 +34,7 @@ def folded(network: Classifier) -> Classifier:
 
 
 def _folded(module: Part) -> Part:
-    if isinstance(module, Equilibrium):
+    if isinstance(module, Equilibrium) or not any(type(part) in FOLLOWED for part in module.modules()):
         return module
     twin = copy.copy(module)
     twin._modules = {name: part and _folded(part) for name, part in module._modules.items()}

@@ -1,5 +1,6 @@
 """Whether this machine can do what params.yaml asks for: looked at before any job."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -23,6 +24,22 @@ def check_gpu(*, contained: bool, devices: Path = Path("/dev")) -> None:
     if not contained and not _torch_has_cuda():
         raise EqcollapseError(
             f"params.yaml: device: cuda needs a GPU, and this torch cannot use the one here: {remedy}"
+        )
+
+
+def check_tensorboard(*, contained: bool) -> None:
+    """Raise EqcollapseError if jobs are to write event files, and the package for that is missing here or in the image
+    (`contained`), which is built from requirements.lock.
+    """
+    if contained:
+        raise EqcollapseError(
+            "params.yaml: log.tensorboard: true needs the package tensorboard, which the image does not have: "
+            "set it to false, or run without the image"
+        )
+    if importlib.util.find_spec("tensorboard") is None:
+        raise EqcollapseError(
+            "params.yaml: log.tensorboard: true needs the package tensorboard, which is not installed: "
+            "pip install 'tensorboard>=2.18', or set it to false"
         )
 
 

@@ -20,7 +20,7 @@ from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
 
 PLAN = "EQCOLLAPSE_PLAN"
-"""The environment variable that has the settings and the code's digests of a run."""
+"""The environment variable that has what a run was planned from: settings, and the digests of code."""
 
 
 def look_at(file: str) -> None:
@@ -57,7 +57,8 @@ class Run:
         except EqcollapseError as error:
             _stop(error)
         self.sweep = pending(self.study) if workflow.is_main_process else Sweep([], [])
-        _count_as_missing(self.sweep.going, workflow)
+        if self.sweep:
+            _count_as_missing(self.sweep.going, workflow)
 
     def begin(self) -> None:
         """Put results/ in order for the jobs that follow; what a dry run leaves alone.
@@ -67,7 +68,9 @@ class Run:
         try:
             if self.study.params.device == "cuda" and self._workflow.local_exec:
                 machine.check_gpu(contained=self._contained)
-            locks.hold_folder()
+            if self.study.params.log.tensorboard:
+                machine.check_tensorboard(contained=self._contained)
+            locks.hold_folder(os.environ[PLAN])
             if slurm.recover() | put_in_order(self.study) | bool(self.sweep):
                 self._start_anew()
         except EqcollapseError as error:
@@ -79,7 +82,7 @@ class Run:
         study = Study(parse(config, _named(files), [base, *presets]))
         for warning in own_data.changes(study):
             print(f"params.yaml: warning: {warning}", file=sys.stderr)
-        os.environ[PLAN] = json.dumps({"config": config, "code": study.code}, default=str, sort_keys=True)
+        os.environ[PLAN] = freeze(config, study)
         return study
 
     def _start_anew(self) -> NoReturn:
@@ -105,11 +108,20 @@ def _count_as_missing(files: Collection[str], workflow: Any) -> None:
 
 
 def _handed_on(config: Mapping[str, Any]) -> Study:
-    handed_on = os.environ.get(PLAN)
-    if not handed_on:  # Snakemake was told to be a job by hand
-        return Study(parse(config))
-    content = json.loads(handed_on)
-    return Study(parse(content["config"]), content["code"])
+    plan = os.environ.get(PLAN)
+    return frozen(plan) if plan else Study(parse(config))  # as where Snakemake was told by hand to be a job
+
+
+def freeze(config: Mapping[str, Any], study: Study) -> str:
+    """Return what `study` was planned from, as a line of JSON."""
+    content = {"config": config, "code": study.code, "own": study.own}
+    return json.dumps(content, default=str, sort_keys=True)
+
+
+def frozen(plan: str) -> Study:
+    """Return the study that was planned from what `plan` says."""
+    content = json.loads(plan)
+    return Study(parse(content["config"]), content["code"], content["own"])
 
 
 def _stop(error: EqcollapseError) -> NoReturn:

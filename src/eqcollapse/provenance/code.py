@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqcollapse.provenance.commits import Sources, at_head, head, sources
+from eqcollapse.provenance.dvc_stages import own_code_of
 from eqcollapse.provenance.findings import Finding, Lineage
 from eqcollapse.provenance.reading import Record
 from eqcollapse.study.fingerprint import ROOT, code_digest, files, runner_digest, runner_files
@@ -68,6 +69,11 @@ def check_code(lineage: Lineage, records: Mapping[str, Record]) -> tuple[list[Fi
                 blamed.setdefault(blame, []).extend(jobs)
         for path, found in _rest(known, now):
             blamed[path, f"as in commit {now[:12]}", found, COMMIT] = lineage.jobs
+    for job in lineage.jobs:
+        for path in own_code_of(job):
+            if at_head(path) != Path(path).read_bytes():
+                blame = (path, f"as in commit {now[:12]}", "changed, or in no commit", COMMIT)
+                blamed.setdefault(blame, []).append(job)
     return [_finding(blame, jobs, lineage) for blame, jobs in sorted(blamed.items())], notes
 
 

@@ -25,6 +25,9 @@ OWN = {kind: (kind,) for kind in ("data", "train", "theory", "collapse")} | {"sp
 PLANNING = {"src/eqcollapse/study", "src/eqcollapse/runtime/section.py"}
 """What says which jobs there are and where their files lie: every stage depends on it."""
 
+OWN_CODE = "own"
+"""The folder for code of the user's own. Cells run it, and a trial of it is part of the check of params.yaml."""
+
 
 @dataclass(frozen=True)
 class DvcStage:
@@ -51,7 +54,8 @@ class DvcStage:
         root = fingerprint.ROOT.parents[1]
         code = [file for kind in self.kinds for file in fingerprint.files(STAGES[kind].module)]
         types = [file for kind in self.kinds or STAGES for file in fingerprint.config_files(STAGES[kind].module)]
-        return {file.relative_to(root).as_posix() for file in (*code, *types)} | PLANNING
+        own = {OWN_CODE} if "train" in self.kinds or not self.kinds else set()
+        return {file.relative_to(root).as_posix() for file in (*code, *types)} | PLANNING | own
 
 
 def load(path: str | Path = "dvc.yaml") -> list[DvcStage]:
@@ -128,6 +132,16 @@ def _dep_faults(study: Study, stage: DvcStage) -> Iterator[str]:
     for file in sorted(needed):
         if not covered(file, stage.deps):
             yield f"dvc.yaml: stages.{stage.name}.deps: {file} is read, but is under none of them"
+    own = {file for job in stage.jobs(study) for file in own_code_of(job)}
+    for file in sorted(own):
+        if not covered(file, stage.deps):
+            yield (f"dvc.yaml: stages.{stage.name}.deps: {file} is run, but is under none of them: move it to "
+                   f"{OWN_CODE}/, or add it there")  # fmt: skip
+
+
+def own_code_of(job: Job) -> list[str]:
+    """Return the files of the project that `job` runs as the user's own code; those of installed packages are not."""
+    return [file for file in getattr(job.spec, "own", {}) if Path(file).is_file()]
 
 
 def _param_faults(stage: DvcStage, moves: Mapping[str, set[str]]) -> Iterator[str]:

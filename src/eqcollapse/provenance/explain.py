@@ -14,6 +14,7 @@ from eqcollapse.provenance.hashing import content
 from eqcollapse.provenance.reading import Record, undigested
 from eqcollapse.provenance.staleness import differences
 from eqcollapse.study.grid import snapshot_epochs
+from eqcollapse.study.options import completed
 from eqcollapse.study.params import Params
 
 MOST = 30
@@ -170,6 +171,7 @@ class _Defaults:
             yield from differences(
                 _sections(self._study.params, spec), {key: spec[key] for key in _SECTIONS if spec.get(key)}
             )
+            yield from (f"own code: {file} {digest}" for file, digest in spec.get("own", {}).items())
             return
         job = self._jobs.get(f"{body['stage']} {undigested(body['outputs'][0]['path'])}")
         if job:
@@ -179,7 +181,7 @@ class _Defaults:
 
 
 def _sections(params: Params, spec: dict[str, Any]) -> dict[str, Any]:
-    base = {key: getattr(params, key).model_dump() for key in _SECTIONS if spec.get(key)}
+    base = completed({key: getattr(params, key).model_dump() for key in _SECTIONS if spec.get(key)})
     chosen = base["snapshots"]
     chosen["epochs"] = snapshot_epochs(chosen["epochs"], chosen.pop("count"), spec["train"]["epochs"])
     return base

@@ -19,8 +19,8 @@ from eqcollapse.runtime.files import write_text
 
 FORMAT = "eqcollapse-provenance/2"
 TENSOR_STAGES = ("train", "theory", "collapse")
-UNRECORDED = ("--path", "--mirror", "--device")
-"""Options that say where, not what: they are no part of a record."""
+UNRECORDED = ("--path", "--mirror", "--device", "--log")
+"""Options that say where, not what: they are no part of a record. Each has a value."""
 KERNELS = (
     "ATEN_CPU_CAPABILITY",
     "DNNL_CPU_ISA_HINTS",

@@ -48,7 +48,7 @@ def measure(
     torch.set_num_threads(1)
     measured, learned, answered = [], [], Answers({}, {}, {})
     runs = zip(snapshots, histories, strict=True)
-    for snapshot, history in tqdm(list(runs), "measuring", unit="run", file=sys.stderr, mininterval=5):
+    for snapshot, history in tqdm(list(runs), "measuring", unit="run", file=sys.stderr, mininterval=1, disable=None):
         about, tensors = _read(snapshot)
         cell = {name: about[name] for name in CELL}
         _add_answers(answered, tuple(cell.values()), tensors, about["majority"])

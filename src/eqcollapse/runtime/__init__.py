@@ -1,1 +1,1 @@
-"""Errors, atomic writing, locks and GPUs: what every part may use. In no path's digest."""
+"""Errors, atomic writing, locks, processes, GPUs and live histories: what every part may use. In no path's digest."""

@@ -9,6 +9,7 @@ side: whole files, the same bytes.
 import atexit
 import fcntl
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -16,8 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from eqcollapse.runtime import processes
 from eqcollapse.runtime.errors import EqcollapseError
 
 RUN_LOCK = Path(".snakemake/eqcollapse/run")
@@ -30,10 +32,11 @@ _HELD: list[IO[str]] = []
 """The folder's lock, open for as long as this process lives."""
 
 
-def hold_folder() -> None:
+def hold_folder(plan: str = "") -> None:
     """Be the only run in this folder until this process ends; EqcollapseError where another one is under way.
 
-    A run of another host, which these locks may not reach, is under way until it has ended well.
+    A run of another host, which these locks may not reach, is under way until it has ended well. `plan`, a line, is
+    what `plan_under_way` returns meanwhile.
     """
     try:
         RUN_LOCK.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +48,25 @@ def hold_folder() -> None:
         return
     if RUN_LOCK.stat().st_size and _is_elsewhere(stream):
         raise EqcollapseError(f"{_signed(stream)}: wait for its end (or, if it is dead, remove {RUN_LOCK})")
-    _sign(stream, "running here")
-    atexit.register(stream.truncate, 0)
+    _sign(stream, "running here", plan)
     _HELD.append(stream)
+    atexit.register(release_folder)
+
+
+def release_folder() -> None:
+    """Let other runs work in this folder."""
+    while _HELD:
+        with _HELD.pop() as stream:
+            stream.truncate(0)
+
+
+def plan_under_way() -> str | None:
+    """Return the plan of the run in this folder, unless that is dead for sure; None if there is none. Only looks."""
+    try:
+        _, note, plan = RUN_LOCK.read_text().split("\n", 2)
+        return None if processes.is_dead(processes.checked(json.loads(note))) else plan or None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 @contextmanager
@@ -56,7 +75,7 @@ def alone(record: str) -> Iterator[bool]:
 
     Says in a line of stderr whom it waits for.
     """
-    path = JOB_LOCKS / hashlib.sha256(record.encode()).hexdigest()[:16]
+    path = _path(record)
     try:
         JOB_LOCKS.mkdir(parents=True, exist_ok=True)
         stream, waited = _locked(path)
@@ -85,6 +104,24 @@ def under_way() -> list[str]:
             except BlockingIOError:
                 found.append(_signed(stream))
     return found
+
+
+def maker(record: str) -> dict[str, Any] | None:
+    """Return the note of the process that makes, or made, what `record` tells of; {} if it left none that can be read,
+    None if there is no lock. Only looks: a dead process leaves its lock's file.
+    """
+    try:
+        signature = _path(record).read_bytes()
+    except OSError:
+        return None
+    try:
+        return processes.checked(json.loads(signature.split(b"\n")[1])) or {}
+    except (IndexError, ValueError, RecursionError):
+        return {}
+
+
+def _path(record: str) -> Path:
+    return JOB_LOCKS / hashlib.sha256(record.encode()).hexdigest()[:16]
 
 
 def _locked(path: Path) -> tuple[IO[str], bool]:
@@ -121,8 +158,9 @@ def _is_at(stream: IO[str], path: Path) -> bool:
         return False
 
 
-def _sign(stream: IO[str], doing: str) -> None:
-    signature = f"process {os.getpid()} on {socket.gethostname()} is {doing}"
+def _sign(stream: IO[str], doing: str, plan: str = "") -> None:
+    mine = processes.note()
+    signature = f"process {mine['pid']} on {mine['host']} is {doing}\n{json.dumps(mine)}\n{plan}"
     with suppress(OSError):  # a full disk, which a buffer would remember, and say again as it is closed
         stream.truncate(0)
         os.write(stream.fileno(), signature.encode())
@@ -130,7 +168,7 @@ def _sign(stream: IO[str], doing: str) -> None:
 
 def _signed(stream: IO[str]) -> str:
     stream.seek(0)
-    return " ".join(stream.read(1000).split()) or "another process is at the same"
+    return " ".join(stream.readline(1000).split()) or "another process is at the same"
 
 
 def _is_elsewhere(stream: IO[str]) -> bool:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from eqcollapse.runtime.references import is_reference
+
 _YAML_1_2_NUMBER = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 _INTEGER = re.compile(r"^[-+]?(0|[1-9]\d{0,17})$")
 _FLAGS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -46,6 +48,15 @@ def nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in NOTHING)
 
 
+def _plain(value: Any) -> Any:
+    """Read numbers and flags in an option of any type, of lists and mappings, too; an option of null is not there."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items() if not nothing(each)}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool) else _flag(_number(_integer(value)))
+
+
 Some = TypeVar("Some")
 Maybe = Annotated[Some | None, BeforeValidator(lambda value: None if nothing(value) else value)]
 """A value or null: `Maybe[Count]`."""
@@ -60,6 +71,23 @@ Integer = Annotated[int, Field(strict=True), BeforeValidator(_integer)]
 Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Natural = Annotated[Integer, Field(ge=0, lt=2**32)]
 Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
+Keywords = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=60)], Any], BeforeValidator(_plain)
+]
+"""What a callable takes by name; null is its default."""
+
+
+def or_own(known: tuple[str, ...]) -> BeforeValidator:
+    """Return the check that a value is one of the names `known`, or a reference to code of the user's own."""
+    expected = ", ".join(map(repr, known))
+
+    def check(value: Any) -> Any:
+        if not (isinstance(value, str) and (value in known or is_reference(value))):
+            message = "{expected}, or path/to/file.py:Name or package.module:Name of your own"
+            raise PydanticCustomError("known_or_own", message, {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
 
 
 class Section(BaseModel):

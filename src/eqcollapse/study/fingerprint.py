@@ -16,9 +16,9 @@ from typing import Any
 PACKAGE = "eqcollapse"
 ROOT = Path(__file__).parents[1]
 RUNTIME = {f"{PACKAGE}.runtime.{path.stem}" for path in (ROOT / "runtime").glob("*.py") if path.stem != "__init__"}
-PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer"}
-"""How bytes come and go and which GPU a job gets, not what they are (a download is checked by its hash). They are in no
-path's digest: all of runtime/, and what downloads."""
+PLUMBING = {*RUNTIME, f"{PACKAGE}.data.download", f"{PACKAGE}.data.transfer", f"{PACKAGE}.training.log"}
+"""How bytes come and go, which GPU a job gets and what it says meanwhile, not what the bytes are (a download is checked
+by its hash). They are in no path's digest: all of runtime/, what downloads, and the log of training."""
 CONFIG = {f"{PACKAGE}.{path.parent.name}.config" for path in ROOT.glob("*/config.py")}
 """The types of settings. They are in no path's digest, either: what they let through is, as the resolved settings."""
 CLI = {f"{PACKAGE}.__main__", f"{PACKAGE}.cli.main", f"{PACKAGE}.cli.stages"}
@@ -84,10 +84,10 @@ def _imports(name: str, root: Path) -> tuple[str, ...]:
 def _named_imports(name: str, root: Path) -> Iterator[str]:
     for node in ast.walk(_tree(_file(name, root))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
+            yield from (alias.name for alias in node.names if is_ours(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, name, root)
-            if _is_ours(base):
+            if is_ours(base):
                 yield base
                 within = (f"{base}.{alias.name}" for alias in node.names)
                 yield from (module for module in within if _exists(module, root))
@@ -102,7 +102,8 @@ def _absolute(node: ast.ImportFrom, name: str, root: Path) -> str:
     return f"{package}.{node.module}" if node.module else package
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Whether the module `name` is of this package."""
     return name == PACKAGE or name.startswith(f"{PACKAGE}.")
 
 
@@ -129,7 +130,12 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _module_digest(path: Path) -> str:
-    return hashlib.sha256(repr(_normal(_tree(path))).encode()).hexdigest()
+    return syntax_digest(_tree(path))
+
+
+def syntax_digest(tree: ast.Module) -> str:
+    """Return the sha256 of source by its syntax: comments, formatting and docstrings do not count."""
+    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest()
 
 
 def _normal(node: Any) -> Any:

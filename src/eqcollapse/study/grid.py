@@ -16,6 +16,7 @@ from eqcollapse.data.order import natural
 from eqcollapse.report.config import CollapseSpec
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.section import Section
+from eqcollapse.study import own_code
 from eqcollapse.study.fingerprint import code_digest
 from eqcollapse.study.jobs import Job, planned
 from eqcollapse.study.params import LDAM_SEED, LONG_TAIL, SPLIT, Experiment, Params
@@ -38,10 +39,12 @@ class Study:
     """All jobs of a study, by path; `jobs[stage]` is a mapping from path to job.
 
     `code` has the digest of each stage's code: that of the source as it is, or as it was when the study was planned.
+    `own` has the same of the user's own code, by model.
     """
 
     params: Params
     code: Mapping[str, str] = field(default_factory=lambda: code_digests())
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Job]] = field(default_factory=lambda: {stage: {} for stage in STAGES})
 
     def __post_init__(self) -> None:
@@ -90,6 +93,10 @@ class Study:
         """Return the options that say where the bytes of a data set lie."""
         places = {"--path": self.params.datasets[dataset].path, "--mirror": self.params.mirror}
         return " ".join(f"{option} {shlex.quote(place)}" for option, place in places.items() if place)
+
+    def training_options(self) -> str:
+        """Return the options of a training job that are in no digest: where it trains, and where it logs its epochs."""
+        return f"--device {self.params.device}{' --log tensorboard' * self.params.log.tensorboard}"
 
     def closing_words(self) -> str:
         """Return what a run says at its end: where its results are and what to look at first."""
@@ -154,7 +161,7 @@ class Study:
         return planned("summary", spec, self.code, upstream=[data], inputs=data.outputs, path=path, files=files)
 
     def _plan_runs(self, experiment: Experiment) -> None:
-        models = {name: run_settings(self.params.resolved(name)) for name in experiment.models}
+        models = {name: self._run_settings(name) for name in experiment.models}
         for dataset in experiment.datasets:
             data = self._dataset(dataset)
             for split, seed in product(self.params.splits_of(experiment, dataset), experiment.seeds):
@@ -166,6 +173,12 @@ class Study:
                     files = [f"{{path}}/{file}" for file in RUN_FILES]
                     self._put(planned("train", TrainSpec(**cell, **settings), self.code, upstream=[data, part],
                                       inputs=inputs, path=path, files=files))  # fmt: skip
+
+    def _run_settings(self, name: str) -> dict[str, Any]:
+        model = self.params.resolved(name)
+        if name not in self.own:
+            self.own[name] = own_code.digests(model)
+        return {**run_settings(model), "own": self.own[name]}
 
     def _plan_theory(self) -> None:
         for name in self.params.theory:
@@ -190,7 +203,7 @@ def run_settings(model: Model) -> dict[str, Any]:
     """Return the part of a run's spec that all runs of `model` share."""
     settings = dict(model)
     if model.network.head == "explicit":
-        settings["equilibrium"] = None
+        settings |= {"equilibrium": None, "network": model.network.model_copy(update={"cut": None})}
     chosen = model.snapshots
     epochs = snapshot_epochs(chosen.epochs, chosen.count, model.train.epochs)
     settings["snapshots"] = SnapshotEpochs(**{**_shared(chosen, SnapshotEpochs), "epochs": epochs})

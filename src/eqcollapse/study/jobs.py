@@ -9,6 +9,9 @@ from typing import Any
 
 from eqcollapse.runtime.section import Section
 
+RUNS = "results/runs/"
+"""The cells' folder; their logs lie by the same names under logs/train/."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -83,3 +86,11 @@ def record_path(outputs: tuple[str, ...]) -> str:
         return f"{folder}/provenance.json"
     stem = first.rpartition(".")[0] if len(outputs) > 1 else first
     return f"{stem}.provenance.json"
+
+
+def log_path(run: str, suffix: str) -> str:
+    """Return where the log with this suffix lies of the cell whose folder is `run`; "" of a folder that is no cell's.
+
+    `.log`: what its job says; `.csv`: its live history; `.tsv`: what it took.
+    """
+    return f"logs/train/{run.removeprefix(RUNS)}{suffix}" if run.startswith(RUNS) else ""

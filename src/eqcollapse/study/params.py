@@ -19,11 +19,11 @@ from eqcollapse.report.config import Report
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.nearest import nearest
 from eqcollapse.runtime.section import Maybe, Name, Natural, Section
-from eqcollapse.study import feasibility, overlays, yaml_file
+from eqcollapse.study import feasibility, options, overlays, trial, yaml_file
 from eqcollapse.study.mappings import in_order, merged
 from eqcollapse.study.messages import lines, quoted, told
 from eqcollapse.theory.config import LayerPeeled, LayerPeeledExperiment, TheoryExperiment, UnconstrainedFeatures
-from eqcollapse.training.config import Model, Snapshots, Train
+from eqcollapse.training.config import Log, Model, Snapshots, Train
 
 SPLIT = re.compile(r"^ka(?P<majority>[1-9]\d{0,5})-r(?P<ratio>[1-9]\d{0,5}(\.\d{0,9}[1-9])?)$")
 """The name of an imbalanced split: KA and R."""
@@ -50,6 +50,7 @@ class Params(Section):
 
     mirror: Maybe[str]
     device: Literal["auto", "cpu", "cuda"]
+    log: Log
     datasets: Annotated[dict[Name, DatasetSettings], AfterValidator(in_order)]
     splits: Splits
     network: Network
@@ -63,10 +64,19 @@ class Params(Section):
     theory: Annotated[dict[Name, dict[str, Any]], AfterValidator(in_order)]
     report: Report
 
-    def resolved(self, model: str) -> Model:
-        """Return the settings of `model`: the study's, with what `models.<model>` changes."""
-        base = {key: getattr(self, key).model_dump() for key in Model.model_fields}
-        return Model.model_validate(merged(base, self.models[model]))
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The sections that a model may change, as plain values."""
+        return {key: getattr(self, key).model_dump() for key in Model.model_fields}
+
+    def resolved(self, name: str) -> Model:
+        """Return the settings of the model `name`: the study's, with what `models.<name>` changes.
+
+        Raises ValidationError where a key, and EqcollapseError where an option is at fault.
+        """
+        base, change = self.sections, self.models[name]
+        model = Model.model_validate(merged(options.without_those_of_others(base, change), change))
+        return Model.model_validate(options.completed(model.model_dump()))
 
     def theory_experiment(self, name: str) -> TheoryExperiment:
         """Return the settings of a theory experiment: its kind's section, with what `theory.<name>` changes."""
@@ -124,7 +134,7 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
         faults += lines(error)
     except EqcollapseError as error:
         faults.append(str(error))
-    faults = faults or list(_faults(params))
+    faults = faults or list(_faults(params)) or list(_trial_faults(params))
     if faults:
         raise EqcollapseError(told(name, faults))
     return params
@@ -132,6 +142,11 @@ def parse(content: Any, name: str = "params.yaml", files: Sequence[Any] = ()) ->
 
 def _faults(params: Params) -> Iterator[str]:
     """Yield what types cannot say: names that lead nowhere, and numbers that do not fit each other."""
+    try:
+        options.completed(params.sections)
+    except EqcollapseError as error:  # which each model would say again
+        yield str(error)
+        return
     yield from _repeats(params)
     yield from _theory_faults(params)
     yield from _majority_faults(params)
@@ -210,6 +225,9 @@ def _model_faults(params: Params, name: str) -> Iterator[str]:
     except ValidationError as error:
         yield from lines(error, f"models.{name}.")
         return
+    except EqcollapseError as error:
+        yield f"models.{name}.{error}"
+        return
     yield from feasibility.model_faults(name, model)
     epochs = model.snapshots.epochs
     last = model.train.epochs
@@ -219,7 +237,8 @@ def _model_faults(params: Params, name: str) -> Iterator[str]:
                    f"train.epochs = {last}")  # fmt: skip
 
 
-def _batch_faults(params: Params) -> Iterator[str]:
+def _trained(params: Params) -> Iterator[tuple[str, str, Model]]:
+    """Yield each model and data set of which one trains on the other, with the model's settings where it has any."""
     pairs = {
         (model, dataset): None
         for experiment in params.experiments.values()
@@ -229,10 +248,22 @@ def _batch_faults(params: Params) -> Iterator[str]:
     }
     for model, dataset in pairs:
         try:
-            settings = params.resolved(model)
-        except ValidationError:  # which is said of the model itself
+            yield model, dataset, params.resolved(model)
+        except (ValidationError, EqcollapseError):  # which is said of the model itself
             continue
+
+
+def _batch_faults(params: Params) -> Iterator[str]:
+    for model, dataset, settings in _trained(params):
         yield from feasibility.batch_faults(model, settings, dataset, params.datasets[dataset])
+
+
+def _trial_faults(params: Params) -> Iterator[str]:
+    requests = {}
+    for model, dataset, settings in _trained(params):
+        if asked := feasibility.trial_request(settings, params.datasets[dataset]):
+            requests[f"{model} {dataset}"] = asked
+    yield from dict.fromkeys(trial.untrainable(requests))
 
 
 def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Iterator[str]:
@@ -250,7 +281,7 @@ def _experiment_faults(params: Params, name: str, experiment: Experiment) -> Ite
 
 
 def _split_faults(params: Params, where: str, experiment: Experiment, name: str) -> Iterator[str]:
-    num_classes = _num_classes(params.datasets[name])
+    num_classes = feasibility.num_classes(params.datasets[name])
     for split in experiment.splits:
         match = SPLIT.match(split)
         if split.startswith("ldam-") and not _is_whole_cifar(params.datasets[name]):
@@ -276,7 +307,7 @@ def _majority_faults(params: Params) -> Iterator[str]:
             continue
         key = "splits" if dataset.majority is None else f"datasets.{name}"
         chosen = dataset.majority or params.splits.majority
-        last = _num_classes(dataset) - 1
+        last = feasibility.num_classes(dataset) - 1
         for majority in chosen:
             if majority > last:
                 yield f"{key}.majority: {majority} is not allowed: must be from 1 to {last} for {name}"
@@ -291,7 +322,7 @@ def _majority_faults(params: Params) -> Iterator[str]:
 def _class_faults(name: str, dataset: DatasetSettings, chosen: list[int | str]) -> Iterator[str]:
     """Hold labels, and names where they are known before the files are there, against the classes of a data set."""
     known = CANONICAL[dataset.source].classes if dataset.source in CANONICAL else None
-    last = _num_classes(dataset) - 1
+    last = feasibility.num_classes(dataset) - 1
     for one in chosen:
         if isinstance(one, int) and one > last:
             yield f"splits.majority_classes: {one} is not allowed: {name} has classes 0 to {last}"
@@ -302,8 +333,3 @@ def _class_faults(name: str, dataset: DatasetSettings, chosen: list[int | str]) 
 
 def _is_whole_cifar(dataset: DatasetSettings) -> bool:
     return dataset.source in ("cifar10", "cifar100") and dataset.per_class is None
-
-
-def _num_classes(dataset: DatasetSettings) -> int:
-    """Return K, which the grid needs before any file is there."""
-    return dataset.classes or len(CANONICAL[dataset.source].classes)

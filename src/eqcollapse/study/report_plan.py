@@ -160,7 +160,7 @@ class _Report:
         for path, _ in leaves(self.params.models[model]):
             if path != ("network", "head"):
                 # As it is taken: 1 for 1.0 is no other setting.
-                yield f"{'.'.join(path)} = {reduce(getattr, path, self.params.resolved(model))}"
+                yield f"{'.'.join(path)} = {reduce(_inner, path, self.params.resolved(model))}"
 
     def _curves(self, name: str, experiment: Experiment) -> Iterator[Job]:
         """Figure A-3 (balanced, and the first imbalanced split) and a figure for each KA and kind of long tail."""
@@ -255,6 +255,11 @@ class _Report:
     @property
     def _style(self) -> Figures:
         return self.params.report.figures
+
+
+def _inner(settings: Any, key: str) -> Any:
+    """Return what a section, or a mapping of options, has under `key`."""
+    return settings.get(key) if isinstance(settings, Mapping) else getattr(settings, key)
 
 
 def _runs(experiment: Experiment, splits: dict[str, list[str]]) -> dict[str, Any]:

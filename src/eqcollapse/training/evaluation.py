@@ -1,7 +1,7 @@
 """What a network makes of a set of images: features, and which classes it gets right."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eqcollapse.data.batches import Batches
 from eqcollapse.networks.classifier import Classifier
@@ -28,8 +28,10 @@ def batch_size(network: Classifier, batches: Batches) -> int:
     """Return the images of an evaluation batch: a power of two, and on a CPU no more than its cache holds."""
     if batches.images.device.type != "cpu":
         return LARGEST_BATCH
-    stem = network.encoder.conv1
-    numbers = stem.out_channels * max(1, batches.images[0, 0].numel() // stem.stride[0] ** 2)
+    numbers = batches.images[0].numel()
+    stem = next((part for part in network.encoder.modules() if isinstance(part, nn.Conv2d)), None)
+    if stem is not None:
+        numbers = stem.out_channels * max(1, batches.images[0, 0].numel() // stem.stride[0] ** 2)
     return 1 << min(LARGEST_BATCH, max(1, CACHED // numbers)).bit_length() - 1
 
 

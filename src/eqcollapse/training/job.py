@@ -15,29 +15,42 @@ from eqcollapse.data.splits import Split, read_split
 from eqcollapse.data.store import Dataset, read_dataset
 from eqcollapse.equilibrium import EquilibriumError
 from eqcollapse.networks.classifier import Classifier, build
+from eqcollapse.networks.config import Network
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.runtime.files import replacing
 from eqcollapse.runtime.gpus import claim
 from eqcollapse.training import backends, checkpoints
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import LARGEST_BATCH
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.snapshots import kept_features, measure
 from eqcollapse.training.solver_accuracy import solver_accuracy
-from eqcollapse.training.trainer import Cell, progress, tell_so_far, train_epoch
+from eqcollapse.training.trainer import Cell, train_epoch
 
 METADATA = "eqcollapse.run"
 
 
-def run(spec: TrainSpec, inputs: list[str], outputs: list[str], *, device: str, checkpoint: Path) -> dict[str, Any]:
+def run(
+    spec: TrainSpec,
+    inputs: list[str],
+    outputs: list[str],
+    *,
+    device: str,
+    checkpoint: Path,
+    live: Path | None = None,
+    tensorboard: Path | None = None,
+) -> dict[str, Any]:
     """Train the cell of `spec` from `inputs` (train, test, split) to `outputs` (history, snapshots, features, weights).
 
-    See `train`. On a machine with several GPUs, the job is given one of them until it ends.
+    See `train`. On a machine with several GPUs, the job is given one of them until it ends. `live` is the file of the
+    live history, `tensorboard` the folder of the cell's event files (`TrainingLog`); None: without.
     """
     claimed = claim() if device != "cpu" else None
     train_file, test_file, split_file = map(Path, inputs)
     folder = Path(outputs[0]).parent
     try:
-        return train(spec, train_file, test_file, split_file, folder, device=device, checkpoint=checkpoint)
+        with TrainingLog(live, tensorboard) as log:
+            return train(spec, train_file, test_file, split_file, folder, device=device, checkpoint=checkpoint, log=log)
     finally:
         if claimed:
             claimed.close()
@@ -52,6 +65,7 @@ def train(
     *,
     device: str,
     checkpoint: Path,
+    log: TrainingLog,
 ) -> dict[str, Any]:
     """Train the cell of `spec` and write history, snapshots, features and weights to `folder`.
 
@@ -63,13 +77,14 @@ def train(
     snapshots: dict[str, Tensor] = {}
     if state := checkpoints.load(checkpoint, place):
         cell.restore(state["cell"])
-        tell_so_far(cell)
         snapshots = {name: value.cpu() for name, value in state["snapshots"].items()}
-    with progress(cell) as bar, checkpoints.Checkpointing(checkpoint) as checkpointing:
+    log.begin(cell.name, spec.train.epochs, len(cell.train), cell.history)
+    with checkpoints.Checkpointing(checkpoint) as checkpointing:
         while cell.epoch < spec.train.epochs:
-            train_epoch(cell, bar)
-            if cell.epoch in spec.snapshots.epochs:
-                snapshots |= measure(cell)
+            train_epoch(cell, log)
+            snapshot = measure(cell) if cell.epoch in spec.snapshots.epochs else {}
+            snapshots |= snapshot
+            log.epoch(cell.history[-1], snapshot)
             checkpointing.epoch({"cell": cell.state(), "snapshots": snapshots})
         others, answers = solver_accuracy(cell)
         cell.history[-1] |= others
@@ -86,12 +101,13 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
     mean, std = channel_statistics(images, indices)
     common: dict[str, Any] = {"mean": mean, "std": std, "seed": spec.seed}
     try:
-        network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed)
+        size = (images.shape[2], images.shape[3])
+        network = build(spec.network, spec.equilibrium, images.shape[1], len(train.classes), spec.seed, size)
     except (EquilibriumError, ValueError) as error:
         raise EqcollapseError(f"model {spec.model}: {error}: change network or equilibrium in params.yaml") from None
     return Cell(
         spec=spec,
-        network=_placed(network, device, spec.network.width),
+        network=_placed(network, device, spec.network),
         train=Batches(
             images[indices].to(device),
             torch.from_numpy(split.labels).to(device),
@@ -106,14 +122,15 @@ def new_cell(spec: TrainSpec, train: Dataset, test: Dataset, split: Split, devic
     )
 
 
-def _placed(network: Classifier, device: torch.device, width: int) -> Classifier:
-    """Return `network` on `device`, with channels last where that is faster and safe.
+def _placed(network: Classifier, device: torch.device, settings: Network) -> Classifier:
+    """Return `network` on `device`, with channels last where that is faster and safe, which is known of our ResNet.
 
     With fewer than 8 channels the backward pass of such a convolution writes outside its memory on some processors
     (torch 2.15, oneDNN, AMD EPYC): glibc ends the process.
     """
     network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if width >= 8 else network
+    safe = settings.architecture == "resnet" and settings.width >= 8
+    return network.to(memory_format=torch.channels_last) if safe else network
 
 
 def _validation(train: Dataset, split: Split, device: torch.device, common: dict) -> Batches | None:
@@ -151,7 +168,8 @@ def _write(
     snapshots = snapshots | {f"answers/{name}": value.cpu() for name, value in answers.items()}
     _write_tensors(folder / "snapshots.safetensors", snapshots, metadata)
     _write_tensors(folder / "features.safetensors", kept, metadata)
-    weights = {name: value.cpu().contiguous() for name, value in cell.network.state_dict().items()}
+    # Copied, since weights that a network shares with itself are no two tensors to safetensors.
+    weights = {name: value.cpu().clone() for name, value in cell.network.state_dict().items()}
     _write_tensors(folder / "model.safetensors", weights, metadata)
     _write_history(folder / "history.csv", cell.history)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from eqcollapse.collapse.moments import Moments
 from eqcollapse.collapse.probes import Probes
 from eqcollapse.equilibrium import Contraction
+from eqcollapse.networks.classifier import stage_names
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.networks.folding import folded
 from eqcollapse.training.evaluation import accuracies, batch_size, correct_by_class, features_of, is_right
@@ -30,7 +31,8 @@ def measure(cell: Cell) -> dict[str, Tensor]:
     `Contraction`).
 
     Returns tensors named `epoch-<e>/<layer>/<moment>` and `epoch-<e>/weight`, `epoch-<e>/bias`, on the CPU. The layers
-    are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image.
+    are `features` and, where `snapshots.layers` asks for them, `stage-1`, `stage-2`, ...: averaged over the image
+    (N×d×H×W; all dimensions after the second).
     """
     for equilibrium in cell.equilibria:
         equilibrium.statistics.reset()
@@ -54,9 +56,7 @@ def measure(cell: Cell) -> dict[str, Tensor]:
 @torch.no_grad()
 def _features_by_layer(cell: Cell) -> tuple[dict[str, Tensor], Tensor]:
     """Return the training features (N×d, float32) of each layer by name, and the labels (N), in evaluation mode."""
-    names = {}
-    if cell.spec.snapshots.layers == "stages":
-        names = {f"stage-{n + 1}": f"encoder.stages.{n}" for n in range(len(cell.network.encoder.stages))}
+    names = {f"stage-{n + 1}": name for n, name in enumerate(stage_names(cell.network, cell.spec.snapshots.layers))}
     parts: dict[str, list[Tensor]] = {layer: [] for layer in (*names, LAYER)}
     of_class = []
     network = folded(cell.network)

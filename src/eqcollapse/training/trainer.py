@@ -1,20 +1,20 @@
-"""Stochastic gradient descent, an epoch at a time."""
+"""Training, an epoch at a time."""
 
-import sys
 import warnings
 from dataclasses import dataclass, field, replace
 
 import torch
-from tqdm import tqdm
 
-from eqcollapse.data.batches import Batches
+from eqcollapse.data.batches import Batches, epoch_seed
 from eqcollapse.equilibrium import ConvergencePolicy, Equilibrium, NotConverged
 from eqcollapse.networks.classifier import Classifier
 from eqcollapse.networks.deq import EquilibriumHead
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.evaluation import accuracies, correct_by_class, features_of
-from eqcollapse.training.losses import LOSSES
+from eqcollapse.training.log import TrainingLog
+from eqcollapse.training.losses import feature_penalty, loss_in
+from eqcollapse.training.optimizers import optimizer
 from eqcollapse.training.schedule import learning_rate
 
 LOST_LOSS = 1e4
@@ -38,14 +38,8 @@ class Cell:
     history: list[dict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = self.spec.train
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=self.device.type == "cuda",  # one kernel for all weights; on a CPU it gains nothing
-        )
+        self.optimizer = optimizer(self.network.parameters(), self.spec.train, fused=self.device.type == "cuda")
+        self.class_counts = torch.bincount(self.train.labels, minlength=self.network.linear.out_features)
         self.equilibria = [part for part in self.network.modules() if isinstance(part, Equilibrium)]
 
     @property
@@ -73,13 +67,7 @@ class Cell:
             part.backward_solver = replace(part.backward_solver, method=backward)
 
 
-def progress(cell: Cell) -> tqdm:
-    """Return the bar of this cell's training, in batches; a redraw every ten seconds keeps logs short."""
-    size, done = len(cell.train), cell.epoch * len(cell.train)
-    return tqdm(desc=cell.name, total=_epochs(cell) * size, initial=done, unit="batch", mininterval=10)
-
-
-def train_epoch(cell: Cell, bar: tqdm) -> None:
+def train_epoch(cell: Cell, log: TrainingLog) -> None:
     """Train one more epoch, evaluate where it is due, and add a row to the history.
 
     Raises EqcollapseError if it diverged.
@@ -89,22 +77,31 @@ def train_epoch(cell: Cell, bar: tqdm) -> None:
     for group in cell.optimizer.param_groups:
         group["lr"] = rate
     try:
-        loss = descend(cell, bar)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        loss = descend(cell, log)
+    except (ValueError, RuntimeError) as error:
+        if (line := _line_for_people(cell, str(error))) is None:
             raise
-        raise EqcollapseError(
-            f"cell {cell.name}: a batch of one image leaves one value a channel, which cannot be normalised: "
-            f"set train.batch_size (it is {cell.spec.train.batch_size}) above 1, or network.stages lower"
-        ) from None
+        raise EqcollapseError(f"cell {cell.name}: {line}") from None
     row = {"epoch": cell.epoch, "lr": rate, "loss": loss, **_solver_summary(cell)}
     _check_finite(cell, row)
     for part, batches in (("test", cell.test), ("validation", cell.validation)):
         if batches is not None and _is_evaluated(cell):
             row |= {f"{part}_{name}": value for name, value in _evaluated(cell, batches).items()}
     cell.history.append(row)
-    _tell(cell, row)
-    _check_converged(cell, row)
+    log.row(row)
+    _check_converged(cell, row, log)
+
+
+def _line_for_people(cell: Cell, error: str) -> str | None:
+    """Return what is said of an error that settings lead to and mend; None of any other."""
+    if "more than 1 value per channel" in error:
+        return (
+            "a batch of one image leaves one value a channel, which cannot be normalised: "
+            f"set train.batch_size (it is {cell.spec.train.batch_size}) above 1, or network.stages lower"
+        )
+    if "does not have a deterministic implementation" in error:
+        return f"{error.partition('.')[0]}: set train.deterministic to false, or choose another network"
+    return None
 
 
 def _is_evaluated(cell: Cell) -> bool:
@@ -114,16 +111,17 @@ def _is_evaluated(cell: Cell) -> bool:
     )
 
 
-def descend(cell: Cell, bar: tqdm) -> float:
+def descend(cell: Cell, log: TrainingLog) -> float:
     """Take the steps of `cell.epoch`; return the mean loss over its samples.
 
     No step waits for a GPU, but each look at what a solve has found so far does (`equilibrium.forward.check_every`).
     """
     settings = cell.spec.train
-    loss_of = LOSSES[settings.loss]
+    loss_of = loss_in(cell.epoch, settings.loss, settings.loss_options, cell.class_counts)
     low = settings.precision == "bfloat16"
     penalty = cell.spec.equilibrium.jacobian_penalty if cell.spec.equilibrium else 0.0
     head = cell.network.head
+    torch.manual_seed(epoch_seed(cell.spec.seed, cell.epoch))  # for dropout: the same after a resumed run
     cell.network.train()
     for equilibrium in cell.equilibria:
         equilibrium.statistics.reset()
@@ -132,16 +130,19 @@ def descend(cell: Cell, bar: tqdm) -> float:
     for step, (images, labels) in enumerate(cell.train.epoch(cell.epoch)):
         cell.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(cell.device.type, dtype=torch.bfloat16, enabled=low):
-            logits = cell.network(images)
+            features = cell.network.features(images)
+            logits = cell.network.linear(features)
         loss = loss_of(logits.float(), labels)
         batch_loss = loss.detach()
+        if settings.feature_decay:
+            loss = loss + feature_penalty(features.float(), settings.feature_decay)
         if penalty and isinstance(head, EquilibriumHead):
             loss = loss + penalty * head.jacobian_penalty(seed=(cell.epoch - 1) * len(cell.train) + step)
         loss.backward()
         cell.optimizer.step()
         total += batch_loss * len(labels)
         count += len(labels)
-        bar.update()
+        log.batch()
     return total.item() / count
 
 
@@ -189,7 +190,7 @@ def _residuals(row: dict) -> str:
     return f", solver residual {row['solver_residual']:.3g} on average, {row['solver_residual_max']:.3g} at worst"
 
 
-def _check_converged(cell: Cell, row: dict) -> None:
+def _check_converged(cell: Cell, row: dict, log: TrainingLog) -> None:
     """Hold the epoch's solves against `equilibrium.convergence`: warn, stop, or go on with another method."""
     if cell.spec.equilibrium is None:
         return
@@ -203,32 +204,13 @@ def _check_converged(cell: Cell, row: dict) -> None:
         except NotConverged as error:
             raise EqcollapseError(f"{where}: {error}{_residuals(row)}") from None
         if message:
-            tqdm.write(f"warning: {where}: {message}{_residuals(row)}", file=sys.stderr)
+            log.say(f"warning: {where}: {message}{_residuals(row)}")
 
 
 def _lowest(row: dict) -> dict[str, float]:
     """Return the shares of an epoch that converged, the lowest of training and evaluation."""
     solves = [value for key, value in row.items() if key.endswith("solver_converged")]
     return {"solver_converged": min(solves), "adjoint_converged": row.get("adjoint_converged", 1.0)}
-
-
-def tell_so_far(cell: Cell) -> None:
-    """Write the lines of the epochs that an earlier job took: its log is gone, as Snakemake begins each anew."""
-    for row in cell.history:
-        _tell(cell, row)
-    tqdm.write(f"{cell.name}: goes on after epoch {cell.epoch}", file=sys.stderr)
-
-
-def _tell(cell: Cell, row: dict) -> None:
-    tqdm.write(f"{cell.name}: {_line(cell, row)}", file=sys.stderr)
-
-
-def _line(cell: Cell, row: dict) -> str:
-    solver = ""
-    if "solver_converged" in row:
-        solver = f", solver {row['solver_steps']:.1f} steps, {row['solver_converged']:.1%} converged"
-    accuracy = f", test accuracy {row['test_accuracy']:.4f}" if "test_accuracy" in row else ""
-    return f"epoch {row['epoch']}/{_epochs(cell)}, loss {row['loss']:.4g}{accuracy}{solver}"
 
 
 def _epochs(cell: Cell) -> int:

@@ -6,12 +6,13 @@ import torch
 from eqcollapse.networks.classifier import Classifier, build
 from eqcollapse.networks.config import EquilibriumSettings, Network
 from eqcollapse.networks.folding import folded
-from equilibria import equilibrium
+from equilibria import RESNET, equilibrium
 
 
 def network_of(head: str, layer: str = "contractive") -> Classifier:
     """A network of three stages whose normalisations have statistics and weights of all sizes."""
     settings = {"channels": None, "stem": "cifar", "width": 8, "stages": 3, "blocks": 2, "head": head, "bias": True}
+    settings |= RESNET
     chosen = EquilibriumSettings.model_validate(equilibrium(layer=layer, hidden=32)) if head == "equilibrium" else None
     network = build(Network.model_validate(settings), chosen, channels=3, num_classes=10, seed=0)
     draw = torch.Generator().manual_seed(1)

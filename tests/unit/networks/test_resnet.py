@@ -7,7 +7,7 @@ from torchvision.models import resnet18
 
 from eqcollapse.networks.classifier import build
 from eqcollapse.networks.config import EquilibriumSettings, Network
-from equilibria import equilibrium
+from equilibria import RESNET, equilibrium
 
 EQUILIBRIUM = EquilibriumSettings.model_validate(equilibrium())
 
@@ -21,6 +21,7 @@ def settings(head: str = "explicit", **network) -> tuple[Network, EquilibriumSet
         "blocks": 2,
         "head": head,
         "bias": True,
+        **RESNET,
         **network,
     }
     return Network.model_validate(chosen), EQUILIBRIUM if head == "equilibrium" else None
@@ -64,7 +65,7 @@ def test_grey_images_are_repeated_to_the_channels_asked_for():
     network = build(*settings(channels=3, width=8), channels=1, num_classes=10, seed=0).eval()
     images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(images), network(images.repeat(1, 3, 1, 1)), rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"network\.channels is 3, and the images have 2"):
+    with pytest.raises(ValueError, match=r"network\.channels: 3 is asked for, and the images have 2"):
         build(*settings(channels=3), channels=2, num_classes=10, seed=0)
 
 

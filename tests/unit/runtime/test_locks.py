@@ -13,7 +13,7 @@ import pytest
 
 from eqcollapse.pipeline.sweep import pending, put_in_order
 from eqcollapse.provenance.records import is_whole
-from eqcollapse.runtime import locks
+from eqcollapse.runtime import locks, processes
 from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.study.grid import Study
 from eqcollapse.study.params import parse
@@ -121,6 +121,29 @@ def test_who_waits_can_be_told_to_end(start):
     assert second.wait(30) != 0
 
 
+def test_whether_the_maker_lives_can_be_seen_without_a_lock(start):
+    assert locks.maker(RECORD) is None
+    first = start()
+    first.stdout.readline()
+    note = locks.maker(RECORD)
+    assert note["pid"] == first.pid
+    assert processes.is_alive(note)
+    assert not processes.is_dead(note)
+    first.kill()
+    first.wait()
+    assert processes.is_dead(locks.maker(RECORD))
+    elsewhere = {**note, "host": "elsewhere"}
+    assert not processes.is_alive(elsewhere)
+    assert not processes.is_dead(elsewhere)
+
+
+@pytest.mark.parametrize("text", ["", "process 1 on x is making what y tells of", "a line\n{", "a line\n[]"])
+def test_of_a_lock_that_is_not_signed_the_maker_is_unknown(start, text):
+    start().stdout.readline()
+    next(locks.JOB_LOCKS.iterdir()).write_text(text)
+    assert locks.maker(RECORD) == {}
+
+
 def test_who_is_at_it_is_known_and_the_dead_are_forgotten(start):
     assert locks.under_way() == []
     first = start()
@@ -155,7 +178,7 @@ def test_nothing_is_moved_under_a_job_that_outlived_its_run(start, content):
 
 HOLD = (
     "import sys; from eqcollapse.runtime import locks\n"
-    "locks.hold_folder(); print('held', flush=True); sys.stdin.readline()"
+    "locks.hold_folder('a plan'); print('held', flush=True); sys.stdin.readline()"
 )
 
 
@@ -164,8 +187,10 @@ def test_one_run_at_a_time_works_in_a_folder(start):
     assert first.stdout.readline() == "held\n"
     with pytest.raises(EqcollapseError, match=rf"^process {first.pid} on .* is running here: wait for its end$"):
         locks.hold_folder()
+    assert locks.plan_under_way() == "a plan"
     first.kill()  # with which its lock goes
     first.wait()
+    assert locks.plan_under_way() is None
     second = start(HOLD)
     assert second.stdout.readline() == "held\n"
     second.communicate("\n")
@@ -181,10 +206,10 @@ def test_a_run_of_another_host_is_under_way_until_it_says_otherwise(start, monke
     with pytest.raises(EqcollapseError, match=rf"if it is dead, remove {locks.RUN_LOCK}"):
         locks.hold_folder()
     locks.RUN_LOCK.unlink()
-    monkeypatch.setattr(locks.atexit, "register", lambda *_: None)
     locks.hold_folder()
-    assert " on another is running here" in locks.RUN_LOCK.read_text()
-    locks._HELD.pop().close()
+    assert " on another is running here\n" in locks.RUN_LOCK.read_text()
+    locks.release_folder()
+    assert not locks.RUN_LOCK.read_text()
 
 
 def test_where_nothing_can_be_locked_nobody_waits(start, monkeypatch):

@@ -108,7 +108,9 @@ def test_what_a_job_runs_is_in_its_digest(stage):
 
 def test_what_every_job_passes_through_is_in_every_record():
     """All modules that a job imports are in its digest or in the runner's, but for those that only name and check."""
-    named = {f"eqcollapse.study.{name}" for name in ("fingerprint", "jobs", "stages")}  # paths, checks, digests
+    named = {
+        f"eqcollapse.study.{name}" for name in ("fingerprint", "jobs", "own_code", "stages")
+    }  # paths, checks, digests
     reached = _imported("eqcollapse.__main__") | _imported("eqcollapse.cli.main", {"main", "_run"})
     reached |= _imported("eqcollapse.cli.stages")
     assert "eqcollapse.provenance.records" in reached

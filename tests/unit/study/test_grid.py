@@ -148,7 +148,9 @@ def test_where_things_lie_changes_nothing(content):
     before = paths(content)
     content["mirror"] = "somewhere/else"
     content["device"] = "cpu"
+    content["log"]["tensorboard"] = True
     assert changed(before, paths(content)) == {}
+    assert study(content).training_options() == "--device cpu --log tensorboard"
 
 
 def test_every_job_has_its_own_paths(content):

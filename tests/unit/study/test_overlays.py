@@ -65,7 +65,7 @@ def test_only_may_name_what_the_preset_adds(tmp_path):
 
 def test_a_preset_can_take_back_what_a_model_or_theory_experiment_changes(tmp_path):
     params = laid_over(tmp_path, "models: {mse: {train: null}}\ntheory: {b-figure-4: {iterations: null}}\n")
-    assert params.resolved("mse").train == params.train
+    assert params.resolved("mse").train == params.resolved("explicit").train
     assert params.theory_experiment("b-figure-4").iterations == params.ufm.iterations
 
 

@@ -17,7 +17,8 @@ from eqcollapse.data.store import read_dataset
 from eqcollapse.training import backends, checkpoints, job
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
-from eqcollapse.training.trainer import descend, progress
+from eqcollapse.training.log import TrainingLog
+from eqcollapse.training.trainer import descend
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
 JOB = """
@@ -25,9 +26,11 @@ import json, sys
 from pathlib import Path
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
+from eqcollapse.training.log import TrainingLog
 spec, folder, *files = sys.argv[1:]
 checkpoint = Path(folder, "checkpoint.pt")
-train(TrainSpec.model_validate_json(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=checkpoint)
+train(TrainSpec.model_validate_json(spec), *map(Path, files), Path(folder), device="cuda", checkpoint=checkpoint,
+      log=TrainingLog())
 """
 HEADS = pytest.mark.parametrize("head", ["explicit", "equilibrium"])
 
@@ -42,7 +45,8 @@ def cell(spec, head) -> dict:
 
 
 def run(spec: dict, files: list, folder: Path, device: str = "cuda") -> dict[str, bytes]:
-    train(TrainSpec.model_validate(spec), *files, folder, device=device, checkpoint=folder / "checkpoint.pt")
+    places = {"device": device, "checkpoint": folder / "checkpoint.pt"}
+    train(TrainSpec.model_validate(spec), *files, folder, **places, log=TrainingLog())
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 
@@ -116,11 +120,11 @@ def test_no_step_waits_for_the_host(cell, files):
         device = backends.prepare("cuda", 1, deterministic=True)
         data = read_dataset(files[0]), read_dataset(files[1]), read_split(files[2])
         trained = job.new_cell(cell, *data, device)
-        descend(trained, progress(trained))  # buffers, kernels
+        descend(trained, TrainingLog())  # buffers, kernels
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            descend(trained, progress(trained))
+            descend(trained, TrainingLog())
             torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("synchroniz" in str(each.message) for each in said))
     assert waits[0] == waits[1]

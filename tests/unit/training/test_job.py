@@ -17,22 +17,49 @@ from eqcollapse.runtime.errors import EqcollapseError
 from eqcollapse.training import checkpoints, job
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
+from eqcollapse.training.log import TrainingLog
 
 OUTPUTS = ("history.csv", "snapshots.safetensors", "features.safetensors", "model.safetensors")
 
 
 def run(spec, files, folder, **options):
     options = {"device": "cpu", "checkpoint": folder / "checkpoint.pt"} | options
-    train(TrainSpec.model_validate(spec), *files, folder, **options)
+    with TrainingLog(options.pop("live", None), options.pop("tensorboard", None)) as log:
+        train(TrainSpec.model_validate(spec), *files, folder, log=log, **options)
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 
-@pytest.mark.parametrize("head", ["explicit", "equilibrium"])
+DROPOUT = """
+from torch import nn
+
+
+def net(channels, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, num_classes))
+"""
+
+
+SHARED = """
+from torch import nn
+
+
+def net(channels, num_classes):
+    one, other = nn.Linear(36, 36), nn.Linear(36, 36)
+    other.weight = one.weight
+    return nn.Sequential(nn.Flatten(), nn.ReLU(), one, nn.ReLU(), other, nn.ReLU(), nn.Linear(36, num_classes))
+"""
+
+
+@pytest.mark.parametrize("head", ["explicit", "equilibrium", "dropout"])
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_run_goes_on_to_the_same_bytes(spec, files, tmp_path, monkeypatch, capsys, head, stop):
-    spec["network"]["head"] = head
-    if head == "explicit":
+    spec["network"]["head"] = "equilibrium" if head == "equilibrium" else "explicit"
+    if head != "equilibrium":
         spec["equilibrium"] = None
+    if head == "dropout":
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / f"own_dropout_{stop}.py").write_text(DROPOUT)
+        spec["network"]["architecture"] = f"own_dropout_{stop}.py:net"
+        spec["train"] |= {"optimizer": "adamw", "lr": 0.01, "optimizer_options": {"beta2": 0.99, "eps": 1e-8}}
     whole = run(spec, files, tmp_path / "whole")
 
     saved = []
@@ -283,13 +310,50 @@ def test_a_gpu_that_is_not_there(spec, files, tmp_path):
         run(spec, files, tmp_path, device="cuda")
 
 
-@pytest.mark.parametrize("change", [{"loss": "mse"}, {"precision": "bfloat16"}, {"batch_size": 1}, {"batch_size": 39}])
+@pytest.mark.parametrize(
+    "change", [{"loss": "mse", "loss_options": {}}, {"precision": "bfloat16"}, {"batch_size": 1}, {"batch_size": 39}]
+)
 def test_other_settings_train(spec, files, tmp_path, change):
     spec["train"] |= {**change, "epochs": 1, "lr": 1e-3}
     spec["snapshots"]["epochs"] = [1]
     run(spec, files, tmp_path)
     with open(tmp_path / "history.csv", newline="") as stream:
         assert math.isfinite(float(next(csv.DictReader(stream))["loss"]))
+
+
+def test_weights_that_are_shared_are_kept(spec, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_shared.py").write_text(SHARED)
+    spec["network"] |= {"head": "explicit", "architecture": "own_shared.py:net"}
+    spec["equilibrium"] = None
+    run(spec, files, tmp_path)
+    kept = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(kept["encoder.network.2.weight"], kept["encoder.network.4.weight"])
+
+
+def test_feature_decay_makes_features_small(spec, files, tmp_path):
+    spec["network"]["head"], spec["equilibrium"] = "explicit", None
+    norms = {}
+    for decay in (0.0, 1.0):
+        spec["train"]["feature_decay"] = decay
+        run(spec, files, tmp_path / str(decay))
+        norms[decay] = load_file(tmp_path / str(decay) / "features.safetensors")["train/features"].norm()
+    assert norms[1.0] < 0.7 * norms[0.0]
+
+
+@pytest.mark.parametrize("classifier", ["etf", "cosine"])
+def test_what_is_kept_of_a_classifier_is_what_decides(spec, files, tmp_path, classifier):
+    spec["network"] |= {"head": "explicit", "classifier": classifier, "classifier_norm": 4.0}
+    spec["equilibrium"] = None
+    run(spec, files, tmp_path)
+    kept = load_file(tmp_path / "snapshots.safetensors")
+    weight, bias = kept["epoch-000004/weight"], kept["epoch-000004/bias"]
+    features = load_file(tmp_path / "features.safetensors")
+    logits = features["test/features"] @ weight.T + bias
+    right = (logits.argmax(dim=1) == features["test/labels"]).double().mean()
+    assert torch.allclose(weight.norm(dim=1), torch.full((3,), 4.0), rtol=1e-5)
+    first = torch.cat([(kept["answers/labels"] == k).nonzero()[:5, 0] for k in range(3)]).sort().values
+    assert right == pytest.approx(kept["answers/test"][first].double().mean())
 
 
 def test_a_penalty_in_low_precision(spec, files, tmp_path):

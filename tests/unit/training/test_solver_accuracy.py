@@ -9,8 +9,9 @@ from eqcollapse.data.splits import read_split
 from eqcollapse.data.store import read_dataset
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import new_cell
+from eqcollapse.training.log import TrainingLog
 from eqcollapse.training.solver_accuracy import solver_accuracy
-from eqcollapse.training.trainer import Cell, progress, train_epoch
+from eqcollapse.training.trainer import Cell, train_epoch
 
 CPU = torch.device("cpu")
 
@@ -29,9 +30,8 @@ def cell(spec, files) -> Cell:
     spec["train"] |= {"epochs": 2, "lr": 0.05}
     spec["snapshots"]["epochs"] = [2]
     cell = new_cell(TrainSpec.model_validate(spec), read_dataset(train), read_dataset(test), read_split(split), CPU)
-    with progress(cell) as bar:
-        while cell.epoch < 2:
-            train_epoch(cell, bar)
+    while cell.epoch < 2:
+        train_epoch(cell, TrainingLog())
     cell.network.head.equilibrium.layer = Rolled()
     return cell
 

@@ -23,7 +23,7 @@ from eqcollapse.report.config import ClaimsSpec, CollapseSpec, Runs
 from eqcollapse.report.results import read
 from eqcollapse.training.config import TrainSpec
 from eqcollapse.training.job import train
-from equilibria import equilibrium
+from equilibria import PLAIN, RESNET, equilibrium
 
 MODELS = {"explicit": "explicit", "deq": "equilibrium"}
 SEEDS = (0, 1, 2)
@@ -51,14 +51,14 @@ def digits(folder: Path, shuffled: bool) -> list[Path]:
 
 
 def spec_of(split: str, model: str, seed: int, lr: float, epochs: list[int]) -> TrainSpec:
-    network = {"width": 8, "stages": 2, "blocks": 1, "bias": True, "channels": None, "stem": "cifar"}
+    network = {"width": 8, "stages": 2, "blocks": 1, "bias": True, "channels": None, "stem": "cifar", **RESNET}
     settings = {
-        "epochs": epochs[-1], "batch_size": 32, "lr": lr, "momentum": 0.9, "weight_decay": 5e-4, "loss": "ce",
+        "epochs": epochs[-1], "batch_size": 32, "lr": lr, "momentum": 0.9, "weight_decay": 5e-4, "loss": "ce", **PLAIN,
         "schedule": {"kind": "constant", "every": 1, "factor": 0.1, "warmup": 0}, "augment": {"crop": 0, "flip": False},
         "evaluate": "snapshots", "precision": "float32", "threads": 1, "deterministic": True,
     }  # fmt: skip
     content = {
-        "dataset": "digits", "split": split, "model": model, "seed": seed, "train": settings,
+        "dataset": "digits", "split": split, "model": model, "seed": seed, "own": {}, "train": settings,
         "network": network | {"head": MODELS[model]}, "equilibrium": EQUILIBRIUM if model == "deq" else None,
         "snapshots": {"epochs": epochs, "layers": "features", "features_per_class": 1},
     }  # fmt: skip
